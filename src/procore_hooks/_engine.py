@@ -1,0 +1,395 @@
+"""The loop of a dispatcher: turn, send, turn.
+
+One asyncio loop sends; a helper thread does all the storage work, one turn at a time. While a turn is under way,
+attempts finish and gather, so the busier it is, the more fits into one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+import httpx
+
+from ._core.claims import Claim, Settlement, Turn
+from ._core.decide import Backoff, backoff_basis, decide, is_success
+from ._core.models import DrainReport, Timeouts
+from ._notices import log_settled, notices_of
+from ._requests import RequestMaker
+from ._sending import Sender, Sent, left_open
+from ._transport import GuardedTransport
+from .exceptions import StorageError
+from .observers import Notice, Observer
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from ._registry import HookRegistry
+
+__all__ = ["Engine", "EngineSettings", "report_between"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("procore_hooks")
+
+# How often to look for what other processes emitted, in seconds.
+_POLL: Final = 0.25
+# A claim outlives the longest attempt by this, so that its result can still be stored.
+_LEASE_MARGIN: Final = timedelta(seconds=5)
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.1, 5.0
+_LOG_EVERY: Final = 60.0
+# What follows when a retry strategy raises: neither hammering nor giving up.
+_FALLBACK: Final = Backoff(wait=timedelta(minutes=1), stop=False)
+
+
+@attrs.frozen(kw_only=True)
+class EngineSettings:
+    """What a dispatcher was made with."""
+
+    registry: HookRegistry
+    retry: RetryPolicy
+    timeouts: Timeouts
+    max_in_flight: int
+    transport: httpx.AsyncBaseTransport | None
+    observers: tuple[Observer, ...]
+
+
+@attrs.define(eq=False)
+class _Drain:
+    """Somebody waits until nothing is due at `horizon`."""
+
+    horizon: datetime
+    before: DrainReport
+    done: asyncio.Future[DrainReport]
+
+
+class _StorageThread:
+    """Runs functions one after another in a thread of its own.
+
+    Not an executor: those shut down before an interpreter's exit handlers run, and the last results still have to be
+    stored then.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="procore-hooks-storage", daemon=True).start()
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises, in the thread."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def call() -> None:
+            outcome: tuple[T | None, BaseException | None]
+            try:
+                outcome = function(), None
+            except BaseException as error:
+                outcome = None, error
+            # Without a loop nobody waits any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_set, future, *outcome)
+
+        self._calls.put(call)
+        return await future
+
+    def end(self) -> None:
+        """Let the thread end once it has done what was asked."""
+        self._calls.put(None)
+
+
+def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+class Engine:
+    """One run of a dispatcher, in one event loop. `stop`, `wake` and `drain` may be called from any thread."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._storage = settings.registry.storage
+        self._clock = settings.registry.clock
+        self._lease = timedelta(seconds=settings.timeouts.total) + _LEASE_MARGIN
+        self._finished: list[Settlement] = []
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._drains: list[_Drain] = []
+        self._report = DrainReport()
+        self._stopping = False
+        self._back_off = _FIRST_BACK_OFF
+        self._logged_at = float("-inf")
+        self._wake_asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._pending: tuple[asyncio.Future[Turn], list[Settlement]] | None = None
+
+    # From any thread
+
+    def wake(self) -> None:
+        """Look at the storage now."""
+        if not self._wake_asked and self._loop is not None:
+            self._wake_asked = True
+            # When the loop is closed there is nothing left to wake.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._woken.set)
+
+    def stop(self) -> None:
+        """Claim nothing more, and end once what is in flight is settled."""
+        self._stopping = True
+        self._wake_asked = False
+        self.wake()
+
+    async def drain(self) -> DrainReport:
+        """Wait, in the engine's loop, until nothing is due that is due now."""
+        future: asyncio.Future[DrainReport] = asyncio.get_running_loop().create_future()
+        drain = _Drain(self._clock.now(), self._report, future)
+        self._drains.append(drain)
+        self._woken.set()
+        try:
+            return await future
+        finally:
+            self._drains.remove(drain)
+
+    @property
+    def report_so_far(self) -> DrainReport:
+        """What was done since the start."""
+        return self._report
+
+    # In its loop
+
+    async def run(self, *, horizon: datetime | None = None, started: Callable[[], None] | None = None) -> DrainReport:
+        """Work until stopped or cancelled; with a `horizon`, until nothing is due that is due by it.
+
+        On cancellation what is in flight is cut short and settled as ``unknown``, so that it need not wait for its
+        lease to run out.
+        """
+        self._loop = asyncio.get_running_loop()
+        settings, registry = self._settings, self._settings.registry
+        transport = settings.transport or GuardedTransport(registry.destinations)
+        maker = RequestMaker(registry.destinations, registry.payload_formats, settings.timeouts)
+        self._sender = Sender(transport, maker, settings.timeouts, self._clock)
+        self._thread = _StorageThread()
+        unsubscribe = self._storage.subscribe(self.wake)
+        try:
+            if started is not None:
+                started()
+            await self._work(self._loop, horizon)
+        finally:
+            unsubscribe()
+            await self._cut_short()
+            self._thread.end()
+            if settings.transport is None:
+                await transport.aclose()
+            for drain in self._drains:
+                if not drain.done.done():
+                    drain.done.set_result(report_between(drain.before, self._report))
+        return self._report
+
+    async def _work(self, loop: asyncio.AbstractEventLoop, horizon: datetime | None) -> None:
+        stop_by = None
+        while True:
+            self._wake_asked = False
+            self._woken.clear()
+            if self._stopping and stop_by is None:
+                stop_by = time.monotonic() + self._settings.timeouts.total
+            turn = await self._turn(horizon)
+            if turn is not None:
+                for claim in turn.claims:
+                    self._running[loop.create_task(self._attempt(claim))] = claim
+                self._answer_drains(turn)
+            if self._is_over(turn, horizon, stop_by):
+                return
+            await self._wait(turn, horizon)
+
+    async def _turn(self, horizon: datetime | None) -> Turn | None:
+        """One turn; None if the storage could not, after a pause that grows from time to time."""
+        batch, self._finished = self._finished, []
+        now = self._clock.now()
+        due_by = now if horizon is None else min(horizon, now)
+        capacity = 0 if self._stopping else max(0, self._settings.max_in_flight - len(self._running))
+        future = asyncio.ensure_future(
+            self._thread.call(
+                lambda: self._storage.turn(batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity)
+            )
+        )
+        self._pending = future, batch
+        try:
+            turn = await asyncio.shield(future)
+        except Exception as error:
+            self._pending = None
+            self._finished = batch + self._finished
+            if horizon is not None:
+                raise
+            self._log_trouble(error)
+            await asyncio.sleep(self._back_off)
+            self._back_off = min(self._back_off * 2, _LONGEST_BACK_OFF)
+            return None
+        self._pending = None
+        self._back_off = _FIRST_BACK_OFF
+        self._account(turn)
+        return turn
+
+    def _log_trouble(self, error: Exception) -> None:
+        if time.monotonic() - self._logged_at < _LOG_EVERY:
+            return
+        self._logged_at = time.monotonic()
+        _log.error(
+            "the storage failed, deliveries wait and will be tried again: %s",
+            error,
+            exc_info=None if isinstance(error, StorageError) else error,
+        )
+
+    def _account(self, turn: Turn) -> None:
+        counted = {"delivered": 0, "retrying": 0, "failed": 0, "discarded": turn.discarded}
+        for settled in turn.settled:
+            counted[settled.status] += 1
+            log_settled(settled)
+            for notice in notices_of(settled) if self._settings.observers else ():
+                self._notify(notice)
+        for late in turn.late:
+            _log.warning(
+                "delivery %d: the result of attempt %d came after its lease had run out and was dropped",
+                late.claim.delivery_id,
+                late.claim.number,
+            )
+        self._report = DrainReport(
+            delivered=self._report.delivered + counted["delivered"],
+            retried=self._report.retried + counted["retrying"],
+            failed=self._report.failed + counted["failed"],
+            discarded=self._report.discarded + counted["discarded"],
+            next_due_at=turn.next_due_at,
+        )
+
+    def _notify(self, notice: Notice) -> None:
+        for observer in self._settings.observers:
+            try:
+                observer(notice)
+            except Exception:
+                _log.exception("an observer raised on %s", type(notice).__name__)
+
+    def _answer_drains(self, turn: Turn) -> None:
+        for drain in self._drains:
+            if not drain.done.done() and self._is_drained(turn, drain.horizon):
+                drain.done.set_result(report_between(drain.before, self._report))
+
+    def _is_drained(self, turn: Turn, horizon: datetime) -> bool:
+        busy = self._running or self._finished
+        return not busy and (turn.next_due_at is None or turn.next_due_at > horizon)
+
+    def _is_over(self, turn: Turn | None, horizon: datetime | None, stop_by: float | None) -> bool:
+        if stop_by is not None:
+            return not (self._running or self._finished) or time.monotonic() >= stop_by
+        return horizon is not None and turn is not None and self._is_drained(turn, horizon)
+
+    async def _wait(self, turn: Turn | None, horizon: datetime | None) -> None:
+        """Until an attempt is over, an emit or a stop wakes us, something is due, or it is time to look again."""
+        delay = self._time_to_wait(turn, horizon)
+        if delay <= 0.0 or self._loop is None:
+            await asyncio.sleep(0)
+            return
+        handle = self._loop.call_later(delay, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            handle.cancel()
+
+    def _time_to_wait(self, turn: Turn | None, horizon: datetime | None) -> float:
+        if self._finished or turn is None:
+            return 0.0
+        has_room = not self._stopping and len(self._running) < self._settings.max_in_flight
+        if not has_room or turn.next_due_at is None:
+            return _POLL
+        now = self._clock.now()
+        if horizon is not None and turn.next_due_at > horizon:
+            return _POLL
+        return min(_POLL, (turn.next_due_at - now).total_seconds())
+
+    async def _attempt(self, claim: Claim) -> None:
+        try:
+            sent = await self._sender.send(claim)
+            self._finished.append(self._decide(claim, sent))
+        finally:
+            task = asyncio.current_task()
+            if task is not None:
+                self._running.pop(task, None)
+            self._woken.set()
+
+    def _decide(self, claim: Claim, sent: Sent) -> Settlement:
+        policy = self._settings.retry
+        now = self._clock.now()
+        backoff = _FALLBACK
+        if not is_success(sent.answer):
+            number, since = backoff_basis(claim, policy.on_failure, sent.attempt.started_at, now)
+            try:
+                backoff = policy.backoff(number, since, now, sent.answer.status)
+            except Exception:
+                _log.exception("the retry policy raised; trying again in %s", _FALLBACK.wait)
+        return decide(
+            claim,
+            sent.attempt,
+            sent.answer,
+            backoff=backoff,
+            mode=policy.on_failure,
+            max_retry_after=policy.max_retry_after,
+            now=now,
+        )
+
+    async def _cut_short(self) -> None:
+        """End what is still in flight, and store what came of it as far as that can be done now."""
+        claims = list(self._running.values())
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._pending is not None:
+            # Cancelled in the middle of a turn: what it claimed is ours all the same.
+            future, batch = self._pending
+            try:
+                turn = await future
+            except Exception:
+                self._finished = batch + self._finished
+            else:
+                self._account(turn)
+                claims += turn.claims
+        over = {settlement.claim.delivery_id for settlement in self._finished}
+        batch = [
+            *self._finished,
+            *(left_open(claim, self._clock.now()) for claim in claims if claim.delivery_id not in over),
+        ]
+        if not batch:
+            return
+        now = self._clock.now()
+        try:
+            turn = await self._thread.call(
+                lambda: self._storage.turn(batch, now=now, due_by=now, lease=self._lease, capacity=0)
+            )
+            self._account(turn)
+        except Exception as error:
+            # Their leases run out, and another dispatcher goes on with them.
+            self._log_trouble(error)
+
+
+def report_between(before: DrainReport, after: DrainReport) -> DrainReport:
+    """What was done from one report to the other."""
+    return DrainReport(
+        delivered=after.delivered - before.delivered,
+        retried=after.retried - before.retried,
+        failed=after.failed - before.failed,
+        discarded=after.discarded - before.discarded,
+        next_due_at=after.next_due_at,
+    )

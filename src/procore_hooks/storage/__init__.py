@@ -1,0 +1,1 @@
+"""Where hooks, triggers, events, deliveries and attempts are kept."""

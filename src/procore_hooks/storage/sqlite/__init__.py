@@ -1,0 +1,230 @@
+"""A storage in one SQLite file: durable, for one process or several on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..._core.checks import check_choice
+from ..._core.claims import Settlement, Turn
+from ..._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
+from .._base import DeliveryQuery, EmitRequest, HookQuery
+from . import emit, history, hooks
+from .connection import Database, Durability, JournalMode, storage_error
+from .rows import stamp
+from .schema import migrate
+from .turn import Turns, sweep
+
+__all__ = ["SQLiteStorage"]
+
+
+class SQLiteStorage:
+    """Hooks, events and deliveries in one SQLite file, made if it is not there.
+
+    Safe for many threads and several processes at once. The tables' names start with ``procore_hooks_``, so the file
+    may be the app's own database, and events can join its transactions.
+
+    Args:
+        path: the file. Its folder must exist and be writable.
+        durability: ``"full"`` loses nothing that was acknowledged, even when the power goes. ``"normal"`` is faster
+            and may lose the last commits then, though not when the process dies.
+        journal_mode: ``"wal"``, or ``"delete"``, which is slower and spares the file a bug of older SQLite releases.
+        busy_timeout: how long to wait for other writers, in seconds, before `StorageBusy`.
+
+    Raises:
+        StorageCorrupt: the file is not a database.
+        SchemaTooNew: a newer release wrote it.
+        StorageError: it cannot be opened or written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        journal_mode: JournalMode = "wal",
+        busy_timeout: float = 30.0,
+    ) -> None:
+        check_choice("durability", durability, ("full", "normal"))
+        check_choice("journal_mode", journal_mode, ("wal", "delete"))
+        self._database = Database(path, durability, journal_mode, busy_timeout)
+        self._turns = Turns(self._database)
+        self._lock = threading.Lock()
+        self._wakes: tuple[Callable[[], None], ...] = ()
+        try:
+            migrate(self._database)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"SQLiteStorage({self._database.path!r})"
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See `Storage.subscribe`."""
+        with self._lock:
+            self._wakes = (*self._wakes, wake)
+
+        def end() -> None:
+            with self._lock:
+                self._wakes = tuple(one for one in self._wakes if one is not wake)
+
+        return end
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake()
+
+    @contextlib.contextmanager
+    def _write_and_wake(self) -> Iterator[sqlite3.Cursor]:
+        with self._database.write() as cursor:
+            yield cursor
+        self._wake()
+
+    # Hooks
+
+    def add_hook(self, hook: Hook) -> Hook:
+        """See `Storage.add_hook`."""
+        with self._database.write() as cursor:
+            return hooks.add_hook(cursor, hook)
+
+    def get_hook(self, hook_id: int) -> Hook:
+        """See `Storage.get_hook`."""
+        with self._database.read() as cursor:
+            return hooks.get_hook(cursor, hook_id)
+
+    def list_hooks(self, query: HookQuery) -> list[Hook]:
+        """See `Storage.list_hooks`."""
+        with self._database.read() as cursor:
+            return hooks.list_hooks(cursor, query)
+
+    def update_hook(self, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
+        """See `Storage.update_hook`."""
+        with self._write_and_wake() as cursor:
+            return hooks.update_hook(cursor, hook_id, changes, now)
+
+    def enable_hook(self, hook_id: int, now: datetime) -> Hook:
+        """See `Storage.enable_hook`."""
+        with self._write_and_wake() as cursor:
+            return hooks.enable_hook(cursor, hook_id, now)
+
+    def disable_hook(self, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
+        """See `Storage.disable_hook`."""
+        with self._database.write() as cursor:
+            hook = hooks.disable_hook(cursor, hook_id, now, drop_reason)
+        if drop_reason is not None:
+            self._sweep(hook_id, now)
+        return hook
+
+    def delete_hook(self, hook_id: int, now: datetime, reason: str) -> None:
+        """See `Storage.delete_hook`."""
+        with self._database.write() as cursor:
+            hooks.delete_hook(cursor, hook_id, now, reason)
+        self._sweep(hook_id, now)
+
+    def _sweep(self, hook_id: int, now: datetime) -> None:
+        # What is dropped is decided with the first commit. Should this process die here, the next turn goes on.
+        swept = 1
+        while swept:
+            with self._database.write() as cursor:
+                swept = sweep(cursor, stamp(now), stamp(now), hook_id)
+
+    # Triggers
+
+    def add_trigger(self, hook_id: int, resource: str, action: str) -> Trigger:
+        """See `Storage.add_trigger`."""
+        with self._database.write() as cursor:
+            return hooks.add_trigger(cursor, hook_id, resource, action)
+
+    def list_triggers(self, hook_id: int, after: int, limit: int) -> list[Trigger]:
+        """See `Storage.list_triggers`."""
+        with self._database.snapshot() as cursor:
+            return hooks.list_triggers(cursor, hook_id, after, limit)
+
+    def delete_trigger(self, trigger_id: int) -> None:
+        """See `Storage.delete_trigger`."""
+        with self._database.write() as cursor:
+            hooks.delete_trigger(cursor, trigger_id)
+
+    def replace_triggers(self, hook_id: int, wanted: Sequence[tuple[str, str]]) -> list[Trigger]:
+        """See `Storage.replace_triggers`."""
+        with self._database.write() as cursor:
+            return hooks.replace_triggers(cursor, hook_id, wanted)
+
+    # Events
+
+    def emit(self, requests: Sequence[EmitRequest], now: datetime, connection: object | None) -> list[Emission]:
+        """See `Storage.emit`."""
+        if connection is not None:
+            return self._emit_within(connection, requests, now)
+        with self._database.read() as cursor:
+            if not emit.anyone_wants(cursor, requests):
+                return [Emission(request.event) for request in requests]
+        with self._write_and_wake() as cursor:
+            return emit.emit_all(cursor, requests, now)
+
+    def _emit_within(self, connection: object, requests: Sequence[EmitRequest], now: datetime) -> list[Emission]:
+        try:
+            caller = emit.driver_connection(connection, self._database.path)
+            with emit.savepoint(caller) as cursor:
+                return emit.emit_all(cursor, requests, now)
+        except sqlite3.Error as error:
+            raise storage_error(error, self._database.path) from error
+
+    def add_ping(self, hook_id: int, event: Event, now: datetime) -> Delivery:
+        """See `Storage.add_ping`."""
+        with self._write_and_wake() as cursor:
+            return emit.add_ping(cursor, hook_id, event, now)
+
+    # Deliveries
+
+    def list_deliveries(self, query: DeliveryQuery) -> list[Delivery]:
+        """See `Storage.list_deliveries`."""
+        with self._database.snapshot() as cursor:
+            return history.list_deliveries(cursor, query)
+
+    def get_delivery(self, delivery_id: int) -> Delivery:
+        """See `Storage.get_delivery`."""
+        with self._database.snapshot() as cursor:
+            return history.get_delivery(cursor, delivery_id)
+
+    def payload_version_of(self, hook_id: int) -> str:
+        """See `Storage.payload_version_of`."""
+        with self._database.read() as cursor:
+            return history.payload_version_of(cursor, hook_id)
+
+    def redeliver(self, delivery_id: int, now: datetime) -> Delivery:
+        """See `Storage.redeliver`."""
+        with self._write_and_wake() as cursor:
+            return history.redeliver(cursor, delivery_id, now)
+
+    def recover(self, hook_id: int, since: datetime, until: datetime, now: datetime) -> int:
+        """See `Storage.recover`."""
+        with self._write_and_wake() as cursor:
+            return history.recover(cursor, hook_id, since, until, now)
+
+    def prune(self, before: datetime) -> int:
+        """See `Storage.prune`."""
+        return history.prune(self._database, before)
+
+    def count_deliveries(self, hook_id: int | None, since: datetime) -> dict[DeliveryStatus, int]:
+        """See `Storage.count_deliveries`."""
+        with self._database.read() as cursor:
+            return history.count_deliveries(cursor, hook_id, since)
+
+    # Dispatch
+
+    def turn(
+        self, settlements: Sequence[Settlement], *, now: datetime, due_by: datetime, lease: timedelta, capacity: int
+    ) -> Turn:
+        """See `Storage.turn`."""
+        return self._turns.turn(settlements, now, due_by, lease, capacity)

@@ -1,0 +1,214 @@
+"""One SQLite file, a connection for each thread, and driver errors turned into ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from ...exceptions import InvalidInput, StorageBusy, StorageCorrupt, StorageError, StorageFull
+
+__all__ = ["Database", "Durability", "JournalMode", "storage_error"]
+
+Durability = Literal["full", "normal"]
+JournalMode = Literal["wal", "delete"]
+
+_log = logging.getLogger("procore_hooks")
+
+_OLDEST_SQLITE: Final = (3, 38, 0)  # the first with the operators -> and ->> on JSON
+# Connections that were open at a fork. The child must not use them, and not close them either, since closing could
+# write: they are kept here, untouched, for as long as the child lives.
+_ABANDONED: Final[list[object]] = []
+_warned_of_wal_reset = False
+
+
+def storage_error(error: sqlite3.Error, path: str) -> StorageError:
+    """The error of ours that says what `error` says."""
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    extended = getattr(error, "sqlite_errorname", None) or ""
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageBusy(f"{path} stayed locked by another connection; is a long transaction open on it?")
+    if code == sqlite3.SQLITE_FULL or extended in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE"):
+        return StorageFull(f"{path} could not be written: no space is left, or the file may not grow ({error})")
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return StorageCorrupt(f"{path} is not an SQLite database, or a damaged one ({error})")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StorageError(f"{path} cannot be opened: does its folder exist, and may it be written to?")
+    if code == sqlite3.SQLITE_READONLY:
+        return StorageError(f"{path} may not be written to: look at the permissions of the file and its folder")
+    return StorageError(f"{path}: {error}")
+
+
+@attrs.define(eq=False)
+class _Opened:
+    connection: sqlite3.Connection
+    thread: threading.Thread
+    # Held while the connection is in use, so that close() cannot pull it away from another thread.
+    in_use: threading.Lock = attrs.field(factory=threading.Lock)
+
+
+class Database:
+    """A file and its connections. Safe to use from any thread, and after a fork from the child too."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], durability: Durability, journal_mode: JournalMode, busy_timeout: float
+    ) -> None:
+        text = os.fspath(path)
+        if not isinstance(text, str) or not text or text == ":memory:" or text.startswith("file:"):
+            raise InvalidInput(
+                "path", f"{text!r} is not the path of a file; MemoryStorage() keeps everything in memory"
+            )
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
+        self.path = str(Path(text).absolute())
+        self._durability = durability
+        self._journal_mode = journal_mode
+        self._busy_timeout = busy_timeout
+        self._closed = False
+        self._forget_connections()
+        _warn_of_wal_reset(journal_mode)
+
+    def _forget_connections(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._opened: dict[int, _Opened] = {}
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor of this thread's connection, outside any transaction: each statement sees a state of its own."""
+        with self._use() as opened:
+            cursor = opened.connection.cursor()
+            try:
+                yield cursor
+            except sqlite3.Error as error:
+                raise storage_error(error, self.path) from error
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor in a read transaction: all its statements see one state."""
+        with self._transaction("BEGIN") as cursor:
+            yield cursor
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor in a write transaction, committed at the end and rolled back on any exception.
+
+        The lock is taken at once: a transaction that reads first and then finds the lock gone cannot be saved.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as cursor:
+            yield cursor
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Cursor]:
+        with self._use() as opened:
+            cursor = opened.connection.cursor()
+            try:
+                cursor.execute(begin)
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException as error:
+                if opened.connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        opened.connection.rollback()
+                if isinstance(error, sqlite3.Error):
+                    raise storage_error(error, self.path) from error
+                raise
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[_Opened]:
+        if self._pid != os.getpid():
+            _ABANDONED.append(self._opened)
+            self._forget_connections()
+        opened = self._opened.get(threading.get_ident())
+        if opened is None or opened.thread is not threading.current_thread():
+            opened = self._open()
+        with opened.in_use:
+            if self._closed:
+                raise StorageError(f"the storage of {self.path} is closed")
+            yield opened
+
+    def _open(self) -> _Opened:
+        if self._closed:
+            raise StorageError(f"the storage of {self.path} is closed")
+        try:
+            connection = self.connect()
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+        opened = _Opened(connection, threading.current_thread())
+        with self._lock:
+            for ident, other in list(self._opened.items()):
+                if not other.thread.is_alive():
+                    del self._opened[ident]
+                    other.connection.close()
+            self._opened[threading.get_ident()] = opened
+        return opened
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection, set up. `synchronous` and the like are settings of a connection, not of the file."""
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        try:
+            cursor = connection.cursor()
+            if self._journal_mode == "wal":
+                self._switch_to_wal(cursor)
+            else:
+                cursor.execute("PRAGMA journal_mode = DELETE")
+            # In WAL mode NORMAL loses acknowledged commits at a power loss; without a WAL it can damage the file.
+            cursor.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}")
+            cursor.execute("PRAGMA temp_store = MEMORY")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _switch_to_wal(self, cursor: sqlite3.Cursor) -> None:
+        # Reading it first: setting it anew would need the lock each time. While another process is switching, SQLite
+        # says "busy" at once, without waiting for its timeout.
+        give_up = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    cursor.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.005)
+
+    def close(self) -> None:
+        """Close all connections; those that another thread is using, once it is done with them."""
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, {}
+        if self._pid != os.getpid():
+            _ABANDONED.append(opened)
+            return
+        for one in opened.values():
+            with one.in_use:
+                one.connection.close()
+
+
+def _warn_of_wal_reset(journal_mode: JournalMode) -> None:
+    global _warned_of_wal_reset
+    version = sqlite3.sqlite_version_info
+    safe = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+    if journal_mode == "wal" and not safe and not _warned_of_wal_reset:
+        _warned_of_wal_reset = True
+        _log.warning(
+            "SQLite %s has a rare bug that can damage a WAL database with several writers (fixed in 3.51.3, 3.50.7 and "
+            '3.44.6); upgrade it, or use SQLiteStorage(path, journal_mode="delete") at some cost in speed',
+            sqlite3.sqlite_version,
+        )

@@ -1,0 +1,198 @@
+"""Events and their deliveries, in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from ..._core.matching import scope_keys
+from ..._core.models import Delivery, Emission, Event
+from ...exceptions import Conflict, IdempotencyConflict, InvalidInput
+from .._base import EmitRequest, EventIdTaken
+from .history import get_delivery
+from .hooks import require_hook
+from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
+
+__all__ = ["DROPPED", "add_ping", "anyone_wants", "driver_connection", "emit_all", "savepoint"]
+
+DROPPED: Final = "the hook was disabled and drops events"
+
+# The index is probed for each of (this resource, any) x (this action, any) x scopes: hooks that do not match cost nothing.
+_MATCHES: Final = """
+SELECT json_group_array(json_array(hook_id, enabled)) FROM (
+    SELECT DISTINCT t.hook_id AS hook_id, q.enabled AS enabled
+    FROM procore_hooks_triggers t JOIN procore_hooks_queues q ON q.hook_id = t.hook_id
+    WHERE t.resource IN (?1, '*') AND t.action IN (?2, '*') AND t.scope IN (?3, ?4, ?5, ?6)
+        AND (t.company_id IS NULL OR ?7 IS NULL OR t.company_id = ?7)
+    ORDER BY t.hook_id)
+"""
+_INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ONE: Final = """
+INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES (?1, ?2, 0, 0, ?3)
+"""
+_INSERT_MANY: Final = """
+INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, completed_at, reason)
+SELECT value ->> 0, ?2, iif(value ->> 1 < 0, 4, 0), 0, ?3,
+    iif(value ->> 1 < 0, ?3, NULL), iif(value ->> 1 < 0, ?4, NULL)
+FROM json_each(?1) ORDER BY key
+"""
+# Only a queue that was not ready is written to: most emits find it ready already and leave its page alone.
+_WAKE: Final = """
+UPDATE procore_hooks_queues SET ready_at = iif(paused_until > ?2, paused_until, 0)
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?1)) AND enabled = 1 AND sweep_from IS NULL
+    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?2)))
+    AND in_flight < iif(failures > 0, 1, max_in_flight)
+"""
+# The head keeps up with rows that are discarded on arrival as long as nothing waits before them.
+_PASS_DROPPED: Final = """
+UPDATE procore_hooks_queues SET head = (
+    SELECT max(id) FROM procore_hooks_deliveries d WHERE d.hook_id = procore_hooks_queues.hook_id)
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?1)) AND enabled = -1 AND NOT EXISTS (
+    SELECT 1 FROM procore_hooks_deliveries d
+    WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > procore_hooks_queues.head AND d.id < ?2)
+"""
+
+
+def _match_parameters(event: Event) -> tuple[object, ...]:
+    keys = scope_keys(event.company_id, event.project_id)
+    padded = (*keys, *(keys[0],) * (4 - len(keys)))
+    return (event.resource, event.action, *padded, event.company_id)
+
+
+def anyone_wants(cursor: sqlite3.Cursor, requests: Sequence[EmitRequest]) -> bool:
+    """Whether a write is needed at all: somebody matches, or a key has to be kept."""
+    return any(
+        request.idempotency_key is not None
+        or cursor.execute(_MATCHES, _match_parameters(request.event)).fetchone()[0] != "[]"
+        for request in requests
+    )
+
+
+def emit_all(cursor: sqlite3.Cursor, requests: Sequence[EmitRequest], now: datetime) -> list[Emission]:
+    """Store them all, in the transaction of `cursor`."""
+    return [_emit(cursor, request, stamp(now)) for request in requests]
+
+
+def _emit(cursor: sqlite3.Cursor, request: EmitRequest, now: int) -> Emission:
+    if request.idempotency_key is not None:
+        earlier = _earlier(cursor, request.idempotency_key, request.fingerprint)
+        if earlier is not None:
+            return earlier
+    event = request.event
+    matches = cursor.execute(_MATCHES, _match_parameters(event)).fetchone()[0]
+    wanted: list[list[int]] = json.loads(matches)
+    ids: tuple[int, ...] = ()
+    uses = len(wanted) + (request.idempotency_key is not None)
+    if uses:
+        _insert_event(cursor, event, uses)
+    if wanted:
+        ids = _fan_out(cursor, event.id, matches, wanted, now)
+    if request.idempotency_key is not None:
+        cursor.execute(
+            "INSERT INTO procore_hooks_idempotency_keys VALUES (?, ?, ?, ?, ?)",
+            (request.idempotency_key, request.fingerprint, event.id, json.dumps(ids), now),
+        )
+    return Emission(event, ids)
+
+
+def _earlier(cursor: sqlite3.Cursor, key: str, fingerprint: bytes) -> Emission | None:
+    row = cursor.execute(
+        f"""SELECT k.fingerprint, k.delivery_ids, {EVENT_COLUMNS}
+        FROM procore_hooks_idempotency_keys k JOIN procore_hooks_events e ON e.id = k.event_id WHERE k.key = ?""",
+        (key,),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != fingerprint:
+        raise IdempotencyConflict(f"idempotency_key: {key!r} was used before for another event; use a new key")
+    return Emission(event_from_row(row[2:]), tuple(json.loads(row[1])))
+
+
+def _insert_event(cursor: sqlite3.Cursor, event: Event, uses: int) -> None:
+    try:
+        cursor.execute(_INSERT_EVENT, event_row(event, uses))
+    except sqlite3.IntegrityError as error:
+        raise EventIdTaken(event.id) from error
+
+
+def _fan_out(cursor: sqlite3.Cursor, event_id: int, matches: str, wanted: list[list[int]], now: int) -> tuple[int, ...]:
+    if len(wanted) == 1 and wanted[0][1] >= 0:
+        cursor.execute(_INSERT_ONE, (wanted[0][0], event_id, now))
+    else:
+        cursor.execute(_INSERT_MANY, (matches, event_id, now, DROPPED))
+    # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
+    last = int(cursor.lastrowid or 0)
+    ids = tuple(range(last - len(wanted) + 1, last + 1))
+    cursor.execute(_WAKE, (matches, now))
+    if any(enabled < 0 for _, enabled in wanted):
+        cursor.execute(_PASS_DROPPED, (matches, ids[0]))
+    return ids
+
+
+def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime) -> Delivery:
+    """Store an event for one hook, due before all that waits, and end the hook's pause."""
+    if require_hook(cursor, hook_id) != 1:
+        raise Conflict(f"hook {hook_id} is disabled and delivers nothing: enable it first")
+    _insert_event(cursor, event, 1)
+    cursor.execute(
+        """INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, due_at)
+        VALUES (?, ?, 0, 0, ?, -1)""",
+        (hook_id, event.id, stamp(now)),
+    )
+    delivery_id = int(cursor.lastrowid or 0)
+    cursor.execute(
+        """UPDATE procore_hooks_queues SET paused_until = NULL,
+        ready_at = iif(sweep_from IS NULL AND in_flight < iif(failures > 0, 1, max_in_flight), 0, NULL)
+        WHERE hook_id = ?""",
+        (hook_id,),
+    )
+    return get_delivery(cursor, delivery_id)
+
+
+def driver_connection(connection: Any, path: str) -> sqlite3.Connection:
+    """The `sqlite3.Connection` behind a caller's connection: its own, Django's or SQLAlchemy's, on the same file."""
+    found = connection
+    if hasattr(found, "ensure_connection"):  # Django
+        found.ensure_connection()
+        found = found.connection
+    elif not isinstance(found, sqlite3.Connection):  # a SQLAlchemy Session, then its Connection, then the driver's
+        if callable(getattr(found, "connection", None)):
+            found = found.connection()
+        found = getattr(getattr(found, "connection", found), "driver_connection", None)
+    if not isinstance(found, sqlite3.Connection):
+        raise InvalidInput(
+            "connection", f"a {type(connection).__name__} is no sqlite3, SQLAlchemy or Django connection to SQLite"
+        )
+    files = [row[2] for row in found.execute("PRAGMA database_list") if row[1] == "main"]
+    if not files or not files[0] or not os.path.samefile(files[0], path):
+        raise InvalidInput("connection", f"it is open on {files[0] or 'memory'!r}, the hooks are in {path!r}")
+    return found
+
+
+@contextlib.contextmanager
+def savepoint(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
+    """A cursor on the caller's connection: an emit that raises leaves nothing, and the caller's transaction as it was.
+
+    A connection that starts transactions by itself (the driver's default) has one started here, to be committed by
+    the caller. One in autocommit mode commits the emit on its own, as it does every statement.
+    """
+    cursor = sqlite3.Cursor(connection)
+    cursor.row_factory = None
+    if not connection.in_transaction and connection.isolation_level is not None:
+        # The lock at once: a transaction that reads first may find that it can no longer write.
+        cursor.execute("BEGIN IMMEDIATE")
+    cursor.execute("SAVEPOINT procore_hooks_emit")
+    try:
+        yield cursor
+    except BaseException:
+        # A full disk may have rolled back everything already.
+        if connection.in_transaction:
+            cursor.execute("ROLLBACK TO procore_hooks_emit")
+            cursor.execute("RELEASE procore_hooks_emit")
+        raise
+    cursor.execute("RELEASE procore_hooks_emit")

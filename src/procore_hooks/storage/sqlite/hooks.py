@@ -1,0 +1,244 @@
+"""Hooks and triggers."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+
+from ..._core.matching import scope_key
+from ..._core.models import Hook, Trigger
+from ...exceptions import DuplicateTrigger, NotFound
+from .._base import HookQuery
+from .ready import READY
+from .rows import HOOK_COLUMNS, encode_headers, encode_secrets, hook_from_row, stamp, trigger_from_row
+
+__all__ = [
+    "add_hook",
+    "add_trigger",
+    "delete_hook",
+    "delete_trigger",
+    "disable_hook",
+    "enable_hook",
+    "get_hook",
+    "list_hooks",
+    "list_triggers",
+    "replace_triggers",
+    "require_hook",
+    "update_hook",
+]
+
+_FROM: Final = "procore_hooks_hooks h JOIN procore_hooks_queues q ON q.hook_id = h.id WHERE h.deleted_at IS NULL"
+# Above every id: whatever comes back to the queue of a deleted hook is dropped.
+_EVERYTHING: Final = (1 << 62) - 1
+
+
+def _enabled(hook: Hook) -> int:
+    if hook.status == "active":
+        return 1
+    return -1 if hook.when_disabled == "drop" else 0
+
+
+def _columns(hook: Hook) -> dict[str, object]:
+    return {
+        "namespace": hook.namespace,
+        "destination_url": hook.destination_url,
+        "destination_headers": encode_headers(hook.destination_headers),
+        "company_id": hook.company_id,
+        "project_id": hook.project_id,
+        "include_projects": int(hook.include_projects),
+        "status": hook.status,
+        "when_disabled": hook.when_disabled,
+        "payload_version": hook.payload_version,
+        "max_in_flight": hook.max_in_flight,
+        "signing_secrets": encode_secrets(hook.signing_secret, hook.previous_secrets),
+        "created_at": stamp(hook.created_at),
+        "updated_at": stamp(hook.updated_at),
+    }
+
+
+def add_hook(cursor: sqlite3.Cursor, hook: Hook) -> Hook:
+    """Store a hook and its queue."""
+    columns = _columns(hook)
+    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    cursor.execute(f"INSERT INTO procore_hooks_hooks ({names}) VALUES ({marks})", tuple(columns.values()))
+    stored = attrs.evolve(hook, id=int(cursor.lastrowid or 0))
+    cursor.execute(
+        "INSERT INTO procore_hooks_queues (hook_id, max_in_flight, enabled) VALUES (?, ?, ?)",
+        (stored.id, stored.max_in_flight, _enabled(stored)),
+    )
+    return stored
+
+
+def get_hook(cursor: sqlite3.Cursor, hook_id: int) -> Hook:
+    """The hook. Raises `NotFound`."""
+    row = cursor.execute(f"SELECT {HOOK_COLUMNS} FROM {_FROM} AND h.id = ?", (hook_id,)).fetchone()
+    if row is None:
+        raise NotFound("hook", hook_id)
+    return hook_from_row(row)
+
+
+def require_hook(cursor: sqlite3.Cursor, hook_id: int) -> int:
+    """1 for an active hook, 0 for a disabled one that keeps, -1 for one that drops. Raises `NotFound`."""
+    row = cursor.execute(f"SELECT q.enabled FROM {_FROM} AND h.id = ?", (hook_id,)).fetchone()
+    if row is None:
+        raise NotFound("hook", hook_id)
+    return int(row[0])
+
+
+def list_hooks(cursor: sqlite3.Cursor, query: HookQuery) -> list[Hook]:
+    """The hooks that fit, by id."""
+    wanted = {
+        "namespace": query.namespace,
+        "company_id": query.company_id,
+        "project_id": query.project_id,
+        "status": query.status,
+    }
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    conditions = "".join(f" AND h.{name} = ?" for name in wanted)
+    rows = cursor.execute(
+        f"SELECT {HOOK_COLUMNS} FROM {_FROM} AND h.id > ?{conditions} ORDER BY h.id LIMIT ?",
+        (query.after, *wanted.values(), query.limit),
+    )
+    return [hook_from_row(row) for row in rows.fetchall()]
+
+
+def _store(cursor: sqlite3.Cursor, hook: Hook) -> None:
+    columns = _columns(hook)
+    names = ", ".join(f"{name} = ?" for name in columns)
+    cursor.execute(f"UPDATE procore_hooks_hooks SET {names} WHERE id = ?", (*columns.values(), hook.id))
+    cursor.execute(
+        "UPDATE procore_hooks_queues SET max_in_flight = ?, enabled = ? WHERE hook_id = ?",
+        (hook.max_in_flight, _enabled(hook), hook.id),
+    )
+
+
+def _refresh_ready(cursor: sqlite3.Cursor, hook_id: int, now: int) -> None:
+    cursor.execute(
+        f"UPDATE procore_hooks_queues SET ready_at = {READY} WHERE hook_id = :hook", {"hook": hook_id, "due": now}
+    )
+
+
+def update_hook(cursor: sqlite3.Cursor, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
+    """Set the named fields."""
+    hook = attrs.evolve(get_hook(cursor, hook_id), **changes, updated_at=now)
+    _store(cursor, hook)
+    cursor.execute(
+        "UPDATE procore_hooks_triggers SET scope = ?, company_id = ? WHERE hook_id = ?",
+        (scope_key(hook.company_id, hook.project_id, hook.include_projects), hook.company_id, hook_id),
+    )
+    _refresh_ready(cursor, hook_id, stamp(now))
+    return hook
+
+
+def enable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime) -> Hook:
+    """Make it active, with a clean slate."""
+    hook = attrs.evolve(
+        get_hook(cursor, hook_id), status="active", failing_since=None, paused_until=None, updated_at=now
+    )
+    _store(cursor, hook)
+    cursor.execute(
+        """UPDATE procore_hooks_queues SET failures = 0, failing_since = NULL, paused_until = NULL, epoch = epoch + 1
+        WHERE hook_id = ?""",
+        (hook_id,),
+    )
+    _refresh_ready(cursor, hook_id, stamp(now))
+    return hook
+
+
+def disable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
+    """Make it disabled; with a reason, mark what waits as dropped."""
+    hook = attrs.evolve(
+        get_hook(cursor, hook_id), status="disabled", failing_since=None, paused_until=None, updated_at=now
+    )
+    _store(cursor, hook)
+    cursor.execute(
+        """UPDATE procore_hooks_queues SET failures = 0, failing_since = NULL, paused_until = NULL, epoch = epoch + 1,
+        ready_at = NULL WHERE hook_id = ?""",
+        (hook_id,),
+    )
+    if drop_reason is not None:
+        _drop_waiting(cursor, hook_id, drop_reason)
+    return hook
+
+
+def _drop_waiting(cursor: sqlite3.Cursor, hook_id: int, reason: str) -> None:
+    # Discarding a million rows at once would hold the lock for a second: they are only marked here, and swept by
+    # the thousand (see `turn`).
+    cursor.execute(
+        """UPDATE procore_hooks_queues SET drop_reason = ?1, sweep_from = coalesce(sweep_from, head), ready_at = NULL,
+        (dropped_through, head) = (SELECT m, m FROM (SELECT coalesce(max(id), 0) AS m FROM procore_hooks_deliveries d
+            WHERE d.hook_id = ?2))
+        WHERE hook_id = ?2""",
+        (reason, hook_id),
+    )
+
+
+def delete_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, reason: str) -> None:
+    """Delete it, its triggers and its secrets, and mark what waits as dropped. The row stays for the history."""
+    require_hook(cursor, hook_id)
+    cursor.execute(
+        """UPDATE procore_hooks_hooks SET deleted_at = ?, status = 'disabled', destination_headers = '{}',
+        signing_secrets = '[""]' WHERE id = ?""",
+        (stamp(now), hook_id),
+    )
+    cursor.execute("DELETE FROM procore_hooks_triggers WHERE hook_id = ?", (hook_id,))
+    _drop_waiting(cursor, hook_id, reason)
+    cursor.execute(
+        """UPDATE procore_hooks_queues SET enabled = 0, failures = 0, failing_since = NULL, paused_until = NULL,
+        epoch = epoch + 1, dropped_through = ? WHERE hook_id = ?""",
+        (_EVERYTHING, hook_id),
+    )
+
+
+def add_trigger(cursor: sqlite3.Cursor, hook_id: int, resource: str, action: str) -> Trigger:
+    """Store a trigger of the hook, with the hook's scope beside it."""
+    hook = get_hook(cursor, hook_id)
+    if cursor.execute(
+        "SELECT 1 FROM procore_hooks_triggers WHERE hook_id = ? AND resource = ? AND action = ?",
+        (hook_id, resource, action),
+    ).fetchone():
+        raise DuplicateTrigger(f"hook {hook_id} has the trigger ({resource!r}, {action!r}) already")
+    cursor.execute(
+        "INSERT INTO procore_hooks_triggers (hook_id, resource, action, scope, company_id) VALUES (?, ?, ?, ?, ?)",
+        (
+            hook_id,
+            resource,
+            action,
+            scope_key(hook.company_id, hook.project_id, hook.include_projects),
+            hook.company_id,
+        ),
+    )
+    return Trigger(id=int(cursor.lastrowid or 0), hook_id=hook_id, resource=resource, action=action)
+
+
+def list_triggers(cursor: sqlite3.Cursor, hook_id: int, after: int, limit: int) -> list[Trigger]:
+    """The hook's triggers by id; a negative limit is none."""
+    require_hook(cursor, hook_id)
+    rows = cursor.execute(
+        """SELECT id, hook_id, resource, action FROM procore_hooks_triggers
+        WHERE hook_id = ? AND id > ? ORDER BY id LIMIT ?""",
+        (hook_id, after, limit),
+    )
+    return [trigger_from_row(row) for row in rows.fetchall()]
+
+
+def delete_trigger(cursor: sqlite3.Cursor, trigger_id: int) -> None:
+    """Delete it. Raises `NotFound`."""
+    if cursor.execute("DELETE FROM procore_hooks_triggers WHERE id = ?", (trigger_id,)).rowcount == 0:
+        raise NotFound("trigger", trigger_id)
+
+
+def replace_triggers(cursor: sqlite3.Cursor, hook_id: int, wanted: Sequence[tuple[str, str]]) -> list[Trigger]:
+    """Make `wanted` the hook's triggers; those that stay keep their ids."""
+    present = {(t.resource, t.action): t.id for t in list_triggers(cursor, hook_id, 0, -1)}
+    for pair, trigger_id in present.items():
+        if pair not in wanted:
+            delete_trigger(cursor, trigger_id)
+    for resource, action in dict.fromkeys(wanted):
+        if (resource, action) not in present:
+            add_trigger(cursor, hook_id, resource, action)
+    return list_triggers(cursor, hook_id, 0, -1)

@@ -1,0 +1,188 @@
+"""The tables, and how a file gets from one version of them to the next.
+
+The tables may live in the app's own database, so that events can join the app's transactions; their names start with
+``procore_hooks_`` for that reason, and the version of the schema is in a table of its own. In a file that holds nothing
+else, ``application_id`` and ``user_version`` tell the same to people and tools that look at the file from outside.
+
+Times are microseconds since 1970. States of deliveries are numbers: 0 enqueued, 1 retrying, 2 delivered, 3 failed,
+4 discarded. Of what a queue's columns mean, `ready` tells. An event's `uses` are its
+deliveries and its idempotency key: without any, it is pruned.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from ...exceptions import SchemaTooNew
+from .connection import Database
+
+__all__ = ["APPLICATION_ID", "VERSION", "migrate"]
+
+APPLICATION_ID: Final = 0x50_68_6B_73  # "Phks"
+
+# Ids are never used again: AUTOINCREMENT sees to it where rows can be deleted at will. Deliveries do without it, since
+# it costs every emit one more page: of them `prune` keeps the newest.
+_VERSION_1: Final = """
+CREATE TABLE procore_hooks_hooks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL,
+    destination_url TEXT NOT NULL,
+    destination_headers TEXT NOT NULL,
+    company_id TEXT,
+    project_id TEXT,
+    include_projects INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    when_disabled TEXT NOT NULL,
+    payload_version TEXT NOT NULL,
+    max_in_flight INTEGER NOT NULL,
+    signing_secrets TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    deleted_at INTEGER
+);
+CREATE TABLE procore_hooks_queues (
+    hook_id INTEGER PRIMARY KEY,
+    ready_at INTEGER,
+    served INTEGER NOT NULL DEFAULT 0,
+    head INTEGER NOT NULL DEFAULT 0,
+    in_flight INTEGER NOT NULL DEFAULT 0,
+    max_in_flight INTEGER NOT NULL,
+    enabled INTEGER NOT NULL,
+    failures INTEGER NOT NULL DEFAULT 0,
+    failing_since INTEGER,
+    paused_until INTEGER,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    dropped_through INTEGER NOT NULL DEFAULT 0,
+    drop_reason TEXT,
+    sweep_from INTEGER
+);
+CREATE INDEX procore_hooks_queues_ready ON procore_hooks_queues (ready_at, served) WHERE ready_at IS NOT NULL;
+CREATE INDEX procore_hooks_queues_sweep ON procore_hooks_queues (hook_id) WHERE sweep_from IS NOT NULL;
+CREATE TABLE procore_hooks_turns (number INTEGER NOT NULL);
+INSERT INTO procore_hooks_turns VALUES (0);
+CREATE TABLE procore_hooks_triggers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    hook_id INTEGER NOT NULL,
+    resource TEXT NOT NULL,
+    action TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    company_id TEXT
+);
+CREATE UNIQUE INDEX procore_hooks_triggers_match
+    ON procore_hooks_triggers (resource, action, scope, hook_id, company_id);
+CREATE UNIQUE INDEX procore_hooks_triggers_hook ON procore_hooks_triggers (hook_id, resource, action);
+CREATE TABLE procore_hooks_events (
+    id INTEGER PRIMARY KEY,
+    ulid TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    action TEXT NOT NULL,
+    resource_id TEXT,
+    company_id TEXT,
+    project_id TEXT,
+    user_id TEXT,
+    occurred_at INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    metadata TEXT,
+    related_resources TEXT,
+    uses INTEGER NOT NULL
+);
+CREATE TABLE procore_hooks_deliveries (
+    id INTEGER PRIMARY KEY,
+    hook_id INTEGER NOT NULL,
+    event_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempt_count INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    completed_at INTEGER,
+    due_at INTEGER,
+    lease_until INTEGER,
+    claimed_at INTEGER,
+    redelivery_of INTEGER,
+    reason TEXT
+);
+CREATE INDEX procore_hooks_deliveries_hook ON procore_hooks_deliveries (hook_id, id);
+CREATE INDEX procore_hooks_deliveries_returned
+    ON procore_hooks_deliveries (hook_id, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX procore_hooks_deliveries_leased ON procore_hooks_deliveries (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX procore_hooks_deliveries_failing ON procore_hooks_deliveries (id) WHERE state IN (1, 3, 4);
+CREATE INDEX procore_hooks_deliveries_failing_of_hook
+    ON procore_hooks_deliveries (hook_id, id) WHERE state IN (1, 3, 4);
+CREATE INDEX procore_hooks_deliveries_repeated
+    ON procore_hooks_deliveries (hook_id, event_id) WHERE redelivery_of IS NOT NULL;
+CREATE TABLE procore_hooks_requests (
+    id INTEGER PRIMARY KEY,
+    url TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    UNIQUE (url, headers)
+);
+CREATE TABLE procore_hooks_attempts (
+    id INTEGER PRIMARY KEY,
+    outcome INTEGER NOT NULL,
+    request_id INTEGER NOT NULL,
+    request_body BLOB,
+    signature TEXT,
+    response_status INTEGER,
+    response_headers TEXT,
+    response_body BLOB,
+    response_error TEXT,
+    started_at INTEGER NOT NULL,
+    completed_at INTEGER
+);
+CREATE TABLE procore_hooks_idempotency_keys (
+    key TEXT PRIMARY KEY,
+    fingerprint BLOB NOT NULL,
+    event_id INTEGER NOT NULL,
+    delivery_ids TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX procore_hooks_idempotency_keys_age ON procore_hooks_idempotency_keys (created_at);
+"""
+
+_MIGRATIONS: Final = (_VERSION_1,)
+VERSION: Final = len(_MIGRATIONS)
+
+
+def migrate(database: Database) -> None:
+    """Bring the file to this release's schema. Raises `SchemaTooNew`, and changes nothing, if it is ahead."""
+    with database.read() as cursor:
+        if _version(cursor, database.path) == VERSION:
+            return
+    with database.write() as cursor:
+        # Another process may have done it while we waited for the lock.
+        version = _version(cursor, database.path)
+        alone = not cursor.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if version == 0:
+            cursor.execute("CREATE TABLE procore_hooks_schema (version INTEGER NOT NULL)")
+            cursor.execute("INSERT INTO procore_hooks_schema VALUES (0)")
+        if alone:
+            cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for script in _MIGRATIONS[version:]:
+            _run(cursor, script)
+        cursor.execute("UPDATE procore_hooks_schema SET version = ?", (VERSION,))
+        if alone or _is_ours_alone(cursor):
+            cursor.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _run(cursor: sqlite3.Cursor, script: str) -> None:
+    # Not executescript(): that commits first.
+    for statement in script.split(";\n"):
+        if statement.strip():
+            cursor.execute(statement)
+
+
+def _is_ours_alone(cursor: sqlite3.Cursor) -> bool:
+    return bool(cursor.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
+
+
+def _version(cursor: sqlite3.Cursor, path: str) -> int:
+    known = cursor.execute("SELECT 1 FROM sqlite_schema WHERE name = 'procore_hooks_schema'").fetchone()
+    version = int(cursor.execute("SELECT version FROM procore_hooks_schema").fetchone()[0]) if known else 0
+    if known and _is_ours_alone(cursor):
+        version = max(version, int(cursor.execute("PRAGMA user_version").fetchone()[0]))
+    if version > VERSION:
+        raise SchemaTooNew(
+            f"{path} has schema {version}, this release knows up to {VERSION}; it was left untouched: "
+            "upgrade procore-hooks"
+        )
+    return version
