@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 
 import hypothesis
+import pytest
+
+# The contract's plain asserts then tell the values when they fail.
+pytest.register_assert_rewrite("procore_hooks.testing")
 
 # No deadline: on a busy machine it measures the neighbours. A failure prints how to see it again.
 hypothesis.settings.register_profile("home", deadline=None, print_blob=True)

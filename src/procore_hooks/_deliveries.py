@@ -16,6 +16,7 @@ from ._core.checks import (
     check_resource,
     check_row_id,
     check_statuses,
+    check_switch,
 )
 from ._core.cursors import after_cursor, page_of
 from ._core.models import Delivery, DeliveryStats, DeliveryStatus, Page
@@ -72,13 +73,13 @@ class Deliveries:
         """
         size = check_page_size(page_size)
         statuses = check_statuses(status)
-        if only_failures:
-            if status is not None and not statuses & _FAILURES:
-                return Page(())
-            statuses = statuses & _FAILURES or _FAILURES
+        if check_switch("only_failures", only_failures):
+            wanted = statuses & _FAILURES if statuses else _FAILURES
+        else:
+            wanted = statuses
         query = DeliveryQuery(
             hook_id=None if hook_id is None else check_row_id("hook", hook_id),
-            statuses=statuses,
+            statuses=wanted,
             resource=None if resource is None else check_resource(resource),
             action=None if action is None else check_action(action),
             resource_id=check_id("resource_id", resource_id),
@@ -87,6 +88,10 @@ class Deliveries:
             before=after_cursor("deliveries", cursor),
             limit=size + 1,
         )
+        if statuses and not wanted:
+            if query.hook_id is not None:
+                self._storage.payload_version_of(query.hook_id)
+            return Page(())
         return page_of("deliveries", self._storage.list_deliveries(query), size)
 
     def iter(self, hook_id: int | None = None, **filters: Any) -> Iterator[Delivery]:
@@ -146,7 +151,8 @@ class Deliveries:
         # "Until now" takes in what was made at this very moment.
         end = _just_after(now) if until is None else check_moment("until", until)
         if end < start:
-            raise InvalidInput("until", f"{end.isoformat()} is before since, {start.isoformat()}")
+            late = f"{start.isoformat()} is after until, {end.isoformat()}, which is now if left out"
+            raise InvalidInput("since", f"{late}: use an earlier moment")
         return self._storage.recover(check_row_id("hook", hook_id), start, end, now)
 
     def prune(self, *, before: datetime) -> int:
@@ -160,9 +166,14 @@ class Deliveries:
         return self._storage.prune(check_moment("before", before))
 
     def stats(self, hook_id: int | None = None, *, since: datetime) -> DeliveryStats:
-        """How many deliveries, created at or after `since`, are in each status."""
+        """How many deliveries, created at or after `since`, are in each status.
+
+        Raises `NotFound` if there never was such a hook; a deleted one has its history.
+        """
         start = check_moment("since", since)
         checked = None if hook_id is None else check_row_id("hook", hook_id)
+        if checked is not None:
+            self._storage.payload_version_of(checked)
         return DeliveryStats(since=start, **self._storage.count_deliveries(checked, start))
 
 

@@ -14,7 +14,7 @@ import httpx
 
 from ._async_registry import AsyncHookRegistry
 from ._core.models import DrainReport, Timeouts
-from ._engine import Engine, EngineSettings, report_between
+from ._engine import Engine, EngineSettings
 from ._registry import HookRegistry
 from .exceptions import Conflict, InvalidInput
 from .observers import Observer
@@ -109,8 +109,10 @@ class Dispatcher:
         if self._is_own_loop():
             return  # run_async and `async with` wait by themselves
         longest = self._settings.timeouts.total + _STOP_MARGIN
-        self._ended.wait(longest if timeout is None else min(timeout, longest))
-        atexit.unregister(self.stop)
+        if self._ended.wait(longest if timeout is None else min(timeout, longest)):
+            atexit.unregister(self.stop)
+            if self._thread is not None:
+                self._thread.join()
 
     def __enter__(self) -> Self:
         self.start()
@@ -180,26 +182,29 @@ class Dispatcher:
         engine, loop = self._running_engine()
         if engine is None or loop is None:
             return asyncio.run(self._drain_alone(timeout))
-        before = engine.report_so_far
+        drain = engine.drain()
         try:
-            return asyncio.run_coroutine_threadsafe(_within(engine, timeout), loop).result()
-        except RuntimeError:  # it stopped meanwhile
-            return report_between(before, engine.report_so_far)
+            return drain.done.result(timeout)
+        except TimeoutError:
+            return engine.so_far(drain)
 
-    async def drain_async(self, timeout: float | None = None) -> DrainReport:
+    async def drain_async(self, timeout: float | None = None) -> DrainReport:  # noqa: ASYNC109 - as drain has it
         """The same as `drain`, awaited."""
         engine, loop = self._running_engine()
         if engine is None or loop is None:
             return await self._drain_alone(timeout)
-        if loop is asyncio.get_running_loop():
-            return await _within(engine, timeout)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_within(engine, timeout), loop))
+        drain = engine.drain()
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(drain.done)
+        except TimeoutError:
+            return engine.so_far(drain)
 
-    async def _drain_alone(self, timeout: float | None) -> DrainReport:
+    async def _drain_alone(self, longest: float | None) -> DrainReport:
         engine = self._take_on()
         horizon = self._settings.registry.clock.now()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(longest):
                 await engine.run(horizon=horizon)
         except TimeoutError:
             pass
@@ -215,7 +220,7 @@ class Dispatcher:
                 raise Conflict("this dispatcher is running already: stop() it first, or make another one")
             self._pid = os.getpid()
             self._ended = threading.Event()
-            self._engine = Engine(self._settings)
+            self._engine, self._thread = Engine(self._settings), None
             return self._engine
 
     def _let_go(self) -> None:
@@ -238,15 +243,6 @@ class Dispatcher:
             await engine.run(started=None if began is None else began.set)
         finally:
             self._let_go()
-
-
-async def _within(engine: Engine, timeout: float | None) -> DrainReport:
-    before = engine.report_so_far
-    try:
-        async with asyncio.timeout(timeout):
-            return await engine.drain()
-    except TimeoutError:
-        return report_between(before, engine.report_so_far)
 
 
 def _refuse_running_loop(instead: str) -> None:

@@ -7,7 +7,6 @@ report names the first that fails, what is likely wrong there, and what to do ab
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -87,32 +86,27 @@ def _judge_answer(request: httpx.Request, response: httpx.Response) -> EndpointR
 def _redirected(request: httpx.Request, response: httpx.Response) -> EndpointReport:
     """A redirect is not followed: it would carry the event and the credentials to an address nobody judged."""
     what = "points to another address, and redirects are not followed"
-    here, there = _place(str(request.url)), _place(_target(request, response))
+    there = _target(request, response)
     if there is None:
         return _answered(response.status_code, what, "give the URL of the endpoint itself")
-    if there == here:
+    if there == _origin(request.url):
         return _answered(response.status_code, what, "give the URL it points to: another path on the same host")
     return _answered(response.status_code, what, f"give the URL it points to directly, on {there}")
 
 
-def _target(request: httpx.Request, response: httpx.Response) -> str:
+def _target(request: httpx.Request, response: httpx.Response) -> str | None:
+    """Where the answer points to; None if that is no proper URL."""
     try:
-        return str(request.url.join(response.headers.get("location", "")))
+        return _origin(request.url.join(response.headers.get("location", "")))
     except (httpx.InvalidURL, ValueError):
-        return ""
+        return None
 
 
-def _place(url: str) -> str | None:
-    """Scheme, host and port of `url`: of what may hold a token, no more is told."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port is not None else ""
-    except ValueError:
-        return None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.hostname.isprintable():
-        return None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}" if len(host) <= 255 else None
+def _origin(url: httpx.URL) -> str:
+    """Scheme, host and port of `url`: the rest may hold a token. Raises `InvalidDestination` if they are odd."""
+    origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    DestinationPolicy.local().parse(f"{origin}/")
+    return origin
 
 
 def _judge_failure(error: Exception, timeouts: Timeouts, own: bool) -> EndpointReport:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import httpx
@@ -25,6 +25,7 @@ from ._core.models import DrainReport, Timeouts
 from ._notices import log_settled, notices_of
 from ._requests import RequestMaker
 from ._sending import Sender, Sent, left_open
+from ._storage_thread import StorageThread
 from ._transport import GuardedTransport
 from .exceptions import StorageError
 from .observers import Notice, Observer
@@ -33,9 +34,7 @@ from .retry import RetryPolicy
 if TYPE_CHECKING:
     from ._registry import HookRegistry
 
-__all__ = ["Engine", "EngineSettings", "report_between"]
-
-T = TypeVar("T")
+__all__ = ["Drain", "Engine", "EngineSettings"]
 
 _log = logging.getLogger("procore_hooks")
 
@@ -61,60 +60,18 @@ class EngineSettings:
     observers: tuple[Observer, ...]
 
 
-@attrs.define(eq=False)
-class _Drain:
-    """Somebody waits until nothing is due at `horizon`."""
+@attrs.frozen(eq=False)
+class Drain:
+    """Somebody waits until nothing is due at `horizon`; `done` then gets the report."""
 
     horizon: datetime
     before: DrainReport
-    done: asyncio.Future[DrainReport]
+    done: Future[DrainReport] = attrs.field(factory=Future)
 
-
-class _StorageThread:
-    """Runs functions one after another in a thread of its own.
-
-    Not an executor: those shut down before an interpreter's exit handlers run, and the last results still have to be
-    stored then.
-    """
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="procore-hooks-storage", daemon=True).start()
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """What `function` returns or raises, in the thread."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def call() -> None:
-            outcome: tuple[T | None, BaseException | None]
-            try:
-                outcome = function(), None
-            except BaseException as error:
-                outcome = None, error
-            # Without a loop nobody waits any more.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_set, future, *outcome)
-
-        self._calls.put(call)
-        return await future
-
-    def end(self) -> None:
-        """Let the thread end once it has done what was asked."""
-        self._calls.put(None)
-
-
-def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def answer(self, report: DrainReport) -> None:
+        """Tell whoever waits, if somebody still does."""
+        with contextlib.suppress(InvalidStateError):
+            self.done.set_result(_report_between(self.before, report))
 
 
 class Engine:
@@ -127,7 +84,9 @@ class Engine:
         self._lease = timedelta(seconds=settings.timeouts.total) + _LEASE_MARGIN
         self._finished: list[Settlement] = []
         self._running: dict[asyncio.Task[None], Claim] = {}
-        self._drains: list[_Drain] = []
+        self._drains: list[Drain] = []
+        self._drains_lock = threading.Lock()
+        self._is_at_end = False
         self._report = DrainReport()
         self._stopping = False
         self._back_off = _FIRST_BACK_OFF
@@ -147,22 +106,32 @@ class Engine:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._woken.set)
 
+    def _wake_unless_own(self) -> None:
+        # A turn of our own tells us itself what it left to do.
+        if not self._thread.is_current:
+            self.wake()
+
     def stop(self) -> None:
         """Claim nothing more, and end once what is in flight is settled."""
         self._stopping = True
         self._wake_asked = False
         self.wake()
 
-    async def drain(self) -> DrainReport:
-        """Wait, in the engine's loop, until nothing is due that is due now."""
-        future: asyncio.Future[DrainReport] = asyncio.get_running_loop().create_future()
-        drain = _Drain(self._clock.now(), self._report, future)
-        self._drains.append(drain)
-        self._woken.set()
-        try:
-            return await future
-        finally:
-            self._drains.remove(drain)
+    def drain(self) -> Drain:
+        """Ask to be told when nothing is due any more that is due now, or when the run is over."""
+        drain = Drain(self._clock.now(), self._report)
+        with self._drains_lock:
+            self._drains.append(drain)
+            is_at_end = self._is_at_end
+        if is_at_end:
+            drain.answer(self._report)
+        self.wake()
+        return drain
+
+    def so_far(self, drain: Drain) -> DrainReport:
+        """What was done since `drain` was asked for, which is then forgotten."""
+        drain.done.cancel()
+        return _report_between(drain.before, self._report)
 
     @property
     def report_so_far(self) -> DrainReport:
@@ -182,21 +151,21 @@ class Engine:
         transport = settings.transport or GuardedTransport(registry.destinations)
         maker = RequestMaker(registry.destinations, registry.payload_formats, settings.timeouts)
         self._sender = Sender(transport, maker, settings.timeouts, self._clock)
-        self._thread = _StorageThread()
-        unsubscribe = self._storage.subscribe(self.wake)
+        self._thread = StorageThread()
+        unsubscribe = self._storage.subscribe(self._wake_unless_own)
         try:
             if started is not None:
                 started()
             await self._work(self._loop, horizon)
         finally:
             unsubscribe()
-            await self._cut_short()
-            self._thread.end()
-            if settings.transport is None:
-                await transport.aclose()
-            for drain in self._drains:
-                if not drain.done.done():
-                    drain.done.set_result(report_between(drain.before, self._report))
+            try:
+                await self._cut_short()
+            finally:
+                self._thread.end()
+                self._end_drains()
+                if settings.transport is None:
+                    await transport.aclose()
         return self._report
 
     async def _work(self, loop: asyncio.AbstractEventLoop, horizon: datetime | None) -> None:
@@ -206,11 +175,13 @@ class Engine:
             self._woken.clear()
             if self._stopping and stop_by is None:
                 stop_by = time.monotonic() + self._settings.timeouts.total
+            # A turn that is under way when somebody asks may have looked before their last emit.
+            asked = self._open_drains()
             turn = await self._turn(horizon)
             if turn is not None:
                 for claim in turn.claims:
                     self._running[loop.create_task(self._attempt(claim))] = claim
-                self._answer_drains(turn)
+                self._answer_drains(asked, turn)
             if self._is_over(turn, horizon, stop_by):
                 return
             await self._wait(turn, horizon)
@@ -281,10 +252,21 @@ class Engine:
             except Exception:
                 _log.exception("an observer raised on %s", type(notice).__name__)
 
-    def _answer_drains(self, turn: Turn) -> None:
-        for drain in self._drains:
-            if not drain.done.done() and self._is_drained(turn, drain.horizon):
-                drain.done.set_result(report_between(drain.before, self._report))
+    def _open_drains(self) -> Sequence[Drain]:
+        with self._drains_lock:
+            self._drains = [drain for drain in self._drains if not drain.done.done()]
+            return tuple(self._drains)
+
+    def _answer_drains(self, asked: Sequence[Drain], turn: Turn) -> None:
+        for drain in asked:
+            if self._is_drained(turn, drain.horizon):
+                drain.answer(self._report)
+
+    def _end_drains(self) -> None:
+        with self._drains_lock:
+            self._is_at_end = True
+        for drain in self._open_drains():
+            drain.answer(self._report)
 
     def _is_drained(self, turn: Turn, horizon: datetime) -> bool:
         busy = self._running or self._finished
@@ -322,6 +304,9 @@ class Engine:
         try:
             sent = await self._sender.send(claim)
             self._finished.append(self._decide(claim, sent))
+        except BaseException:
+            self._finished.append(left_open(claim, self._clock.now()))
+            raise
         finally:
             task = asyncio.current_task()
             if task is not None:
@@ -366,11 +351,10 @@ class Engine:
             else:
                 self._account(turn)
                 claims += turn.claims
-        over = {settlement.claim.delivery_id for settlement in self._finished}
-        batch = [
-            *self._finished,
-            *(left_open(claim, self._clock.now()) for claim in claims if claim.delivery_id not in over),
-        ]
+        # A task that was cancelled before its first step has left nothing.
+        over = {(one.claim.delivery_id, one.claim.number) for one in self._finished}
+        unsaid = [claim for claim in claims if (claim.delivery_id, claim.number) not in over]
+        batch = [*self._finished, *(left_open(claim, self._clock.now()) for claim in unsaid)]
         if not batch:
             return
         now = self._clock.now()
@@ -384,7 +368,7 @@ class Engine:
             self._log_trouble(error)
 
 
-def report_between(before: DrainReport, after: DrainReport) -> DrainReport:
+def _report_between(before: DrainReport, after: DrainReport) -> DrainReport:
     """What was done from one report to the other."""
     return DrainReport(
         delivered=after.delivered - before.delivered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -31,7 +32,7 @@ from ._endpoint_check import check_endpoint, check_url
 from ._requests import RequestMaker
 from ._transport import GuardedTransport
 from .exceptions import InvalidInput
-from .storage._base import HookQuery
+from .storage._base import EventIdTaken, HookQuery
 
 if TYPE_CHECKING:
     from ._registry import HookRegistry
@@ -41,7 +42,10 @@ __all__ = ["Hooks"]
 T = TypeVar("T")
 
 _MOST_PREVIOUS_SECRETS = 10
+_TRIES_FOR_AN_ID = 20
 _LONGEST_GRACE = timedelta(days=365)
+_SCOPE = ("company_id", "project_id", "include_projects")
+_CHANGEABLE = ("destination_url", "destination_headers", "namespace", *_SCOPE, "when_disabled", "max_in_flight")
 _DELETED = "the hook was deleted"
 _DROPPED = "the hook was disabled and its queue dropped"
 
@@ -113,7 +117,7 @@ class Hooks:
         rules: dict[str, Callable[[Any], Any]] = {
             "destination_url": self._check_url,
             "namespace": check_namespace,
-            "destination_headers": lambda headers: check_headers(headers or {}),
+            "destination_headers": lambda headers: check_headers({} if headers is None else headers),
             "company_id": lambda value: check_id("company_id", value),
             "project_id": lambda value: check_id("project_id", value),
             "include_projects": lambda value: check_switch("include_projects", value),
@@ -174,13 +178,13 @@ class Hooks:
             "status": "use enable() and disable()",
             "signing_secret": "use rotate_secret()",
         }
-        known = ("destination_url", "destination_headers", "namespace", "company_id", "project_id", "include_projects")
+        fields = ", ".join(_CHANGEABLE)
         for name in changes:
-            if name not in (*known, "when_disabled", "max_in_flight"):
-                raise InvalidInput(name, advice.get(name, "a hook has no such field to change"))
+            if name not in _CHANGEABLE:
+                raise InvalidInput(name, advice.get(name, f"a hook has no such field to change: use one of {fields}"))
         hook = self.get(hook_id)
         checked = self._checked(changes)
-        scope = {name: checked.get(name, getattr(hook, name)) for name in known[3:]}
+        scope = {name: checked.get(name, getattr(hook, name)) for name in _SCOPE}
         _check_scope(**scope)
         return self._storage.update_hook(hook.id, checked, self._registry.clock.now())
 
@@ -265,8 +269,12 @@ class Hooks:
             Conflict: the hook is disabled.
         """
         hook = self.get(hook_id)
-        event = self._registry.ping_event(hook)
-        return self._storage.add_ping(hook.id, event, self._registry.clock.now())
+        now = self._registry.clock.now()
+        for _ in range(_TRIES_FOR_AN_ID):
+            # As for `emit`: another process may have drawn the same number.
+            with contextlib.suppress(EventIdTaken):
+                return self._storage.add_ping(hook.id, self._registry.ping_event(hook), now)
+        raise InvalidInput("clock", f"no free event id was found at {now.isoformat()}: does the clock stand still?")
 
     def rotate_secret(self, hook_id: int, *, grace: timedelta = timedelta(hours=24)) -> Hook:
         """Give a hook a new signing secret. The old one signs too, beside it, for `grace`.
@@ -276,7 +284,7 @@ class Hooks:
             InvalidInput: `grace` is negative or longer than a year.
         """
         if not isinstance(grace, timedelta) or not timedelta(0) <= grace <= _LONGEST_GRACE:
-            raise InvalidInput("grace", f"{shown(grace)} is not a timedelta between 0 and 365 days")
+            raise InvalidInput("grace", f"{_span(grace)} is not a timedelta between 0 and 365 days: use one")
         hook = self.get(hook_id)
         now = self._registry.clock.now()
         old = PreviousSecret(secret=hook.signing_secret, expires_at=now + grace)
@@ -286,6 +294,10 @@ class Hooks:
             "previous_secrets": tuple(still[:_MOST_PREVIOUS_SECRETS]),
         }
         return self._storage.update_hook(hook.id, changes, now)
+
+
+def _span(value: object) -> str:
+    return str(value) if isinstance(value, timedelta) else shown(value)
 
 
 def _check_scope(company_id: str | None, project_id: str | None, include_projects: bool) -> None:

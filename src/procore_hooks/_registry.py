@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from ._core.checks import (
     check_moment,
     check_related_resources,
     check_resource,
+    shown,
 )
 from ._core.destinations import DestinationPolicy
 from ._core.ids import IdSource
@@ -32,7 +34,7 @@ from ._deliveries import Deliveries
 from ._hooks import Hooks
 from ._requests import PayloadFormat
 from ._triggers import Triggers
-from .exceptions import InvalidInput
+from .exceptions import InvalidInput, NotFound
 from .resources import ResourceCatalog
 from .storage._base import EmitRequest, EventIdTaken, HookQuery, Storage
 from .storage.memory import MemoryStorage
@@ -72,10 +74,10 @@ class HookRegistry:
         self.storage: Storage = MemoryStorage() if storage is None else storage
         self.resources = resources
         self.destinations = destinations
-        self.payload_formats = _checked_formats(payload_formats or {})
+        self.payload_formats = _checked_formats({} if payload_formats is None else payload_formats)
         self.clock: Clock = SystemClock() if clock is None else clock
-        if not 0 < max_payload_bytes <= MAX_BYTES:
-            raise InvalidInput("max_payload_bytes", f"{max_payload_bytes!r} is not 1 to {MAX_BYTES}")
+        if type(max_payload_bytes) is not int or not 0 < max_payload_bytes <= MAX_BYTES:
+            raise InvalidInput("max_payload_bytes", f"{shown(max_payload_bytes)} is not 1 to {MAX_BYTES}: use a number")
         self._max_payload_bytes = max_payload_bytes
         self._ids = IdSource(os.urandom)
         self._ids_of = os.getpid()
@@ -144,10 +146,12 @@ class HookRegistry:
         Raises:
             InvalidInput, IdempotencyConflict, StorageError: as for `emit`.
         """
+        if not isinstance(inputs, Iterable):
+            raise InvalidInput("inputs", f"{shown(inputs)} is not a list of EventInput: put it into one")
         listed = tuple(inputs)
         for one in listed:
             if not isinstance(one, EventInput):
-                raise InvalidInput("inputs", f"a {type(one).__name__} is not an EventInput")
+                raise InvalidInput("inputs", f"{shown(one)} is not an EventInput: use EventInput(resource, action)")
         return tuple(self._emit(listed, connection)) if listed else ()
 
     def _emit(self, inputs: Sequence[EventInput], connection: object | None) -> list[Emission]:
@@ -258,8 +262,10 @@ class HookRegistry:
         while True:
             hooks = self.storage.list_hooks(HookQuery(after=after, limit=_EXPLAINED_AT_ONCE))
             for hook in hooks:
-                triggers = self.storage.list_triggers(hook.id, 0, 1_000_000)
-                verdicts.append(explain(hook, triggers, sample))
+                # One that is deleted meanwhile gets no event either.
+                with contextlib.suppress(NotFound):
+                    triggers = self.storage.list_triggers(hook.id, 0, 1_000_000)
+                    verdicts.append(explain(hook, triggers, sample))
             if len(hooks) < _EXPLAINED_AT_ONCE:
                 return tuple(verdicts)
             after = hooks[-1].id
@@ -300,11 +306,15 @@ class BoundRegistry:
 
 
 def _checked_formats(formats: Mapping[str, PayloadFormat]) -> dict[str, PayloadFormat]:
+    if not isinstance(formats, Mapping):
+        raise InvalidInput("payload_formats", f"{shown(formats)} is not a mapping: use a dict of names to functions")
     for name, function in formats.items():
         if not isinstance(name, str) or not name or name in BUILT_IN:
-            raise InvalidInput("payload_formats", f"{name!r} is no name for a format of your own: choose another")
+            raise InvalidInput("payload_formats", f"{shown(name)} is no name for a format of your own: choose another")
         if not callable(function):
-            raise InvalidInput("payload_formats", f"{name!r} must be a function that takes an Event")
+            raise InvalidInput(
+                "payload_formats", f"{shown(function)} under {name!r} is not a function: use one that takes an Event"
+            )
     return dict(formats)
 
 

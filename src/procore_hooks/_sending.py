@@ -15,7 +15,7 @@ from ._core.claims import Claim, Settlement
 from ._core.decide import Answer
 from ._core.frozen import FrozenDict
 from ._core.headers import kept_response_headers, masked_headers
-from ._core.models import Attempt, Timeouts, masked_url
+from ._core.models import Attempt, Hook, Timeouts, masked_url
 from ._core.states import OUTCOMES, after
 from ._requests import RequestMaker
 from .exceptions import InvalidDestination, ProcoreHooksError
@@ -27,6 +27,8 @@ _CUT_SHORT: Final = "cut short: the dispatcher stopped before an answer came"
 _MOST_READ: Final = 65_536
 _MOST_KEPT: Final = 8_192
 _LONGEST_ERROR: Final = 500
+_PARTS: Final = re.compile(r"[\s,;:=\"']+")
+_SHORTEST_PART: Final = 4
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -59,7 +61,7 @@ class Sender:
         self._clock = clock
 
     async def send(self, claim: Claim) -> Sent:
-        """Make one attempt, within the total deadline. Raises nothing but `CancelledError`."""
+        """Make one attempt, within the total deadline. Raises only what ends the task or the process."""
         started_at = self._clock.now()
         try:
             prepared = self._maker.request(claim.hook, claim.event, started_at)
@@ -85,7 +87,10 @@ class Sender:
         try:
             async with asyncio.timeout(self._timeouts.total):
                 await self._exchange(prepared.request, received)
-        except Exception as error:
+        except BaseException as error:
+            # A cancellation that nobody asked for is the transport's own, as is a group that holds one.
+            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit) and not _is_its_own(error):
+                raise
             error_text = self._in_words(claim, error, received)
         return self._sent(attempt, received, error_text)
 
@@ -121,16 +126,15 @@ class Sender:
         # What an app's own format raises may well quote the payload: its type is enough here.
         return f"the payload format {claim.hook.payload_version!r} raised {type(error).__name__}"
 
-    def _in_words(self, claim: Claim, error: Exception, received: _Received) -> str:
-        if isinstance(error, BaseExceptionGroup) and error.exceptions:
-            inner = error.exceptions[0]
-            return self._in_words(claim, inner if isinstance(inner, Exception) else error, received)
+    def _in_words(self, claim: Claim, error: BaseException, received: _Received) -> str:
+        if isinstance(error, BaseExceptionGroup):
+            return self._in_words(claim, error.exceptions[0], received)
         if isinstance(error, TimeoutError):
             what = "no answer came" if received.status is None else "the answer did not end"
             return f"{what} within {self._timeouts.total:g} s"
         if isinstance(error, InvalidDestination):
             return _tidy(claim, f"not sent: {error.problem}")
-        text = str(error)
+        text = _text_of(error)
         if isinstance(error, httpx.TransportError) and text:
             return _tidy(claim, text)
         return _tidy(claim, f"{type(error).__name__}: {text}" if text else type(error).__name__)
@@ -150,11 +154,33 @@ def left_open(claim: Claim, now: datetime) -> Settlement:
     return Settlement(claim=claim, attempt=attempt, status=after("enqueued", "left_open"))
 
 
+def _is_its_own(error: BaseException) -> bool:
+    """Whether `error` is a cancellation that the transport let escape, while nobody has cancelled this task."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def _tidy(claim: Claim, text: str) -> str:
     """One line without the hook's secrets: transports other than ours may quote what they were given."""
-    _, _, query = claim.hook.destination_url.partition("?")
-    secrets = [value.reveal() for value in claim.hook.destination_headers.values()]
-    for secret in (*secrets, *(part for value in secrets for part in value.split()[1:]), query):
-        if secret:
-            text = text.replace(secret, "*****")
+    for secret in _secrets_of(claim.hook):
+        text = text.replace(secret, "*****")
+    # Half a surrogate pair is no text that a database takes.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return _CONTROLS.sub(" ", text).strip()[:_LONGEST_ERROR]
+
+
+def _secrets_of(hook: Hook) -> list[str]:
+    """What no error may quote, the longest first: header values and the query, and the parts of both."""
+    values = [value.reveal() for value in hook.destination_headers.values()]
+    _, _, query = hook.destination_url.partition("?")
+    # The first part of a header is most often a word such as "Bearer", and that of a parameter its name.
+    parts = [part for value in (*values, *query.split("&")) for part in _PARTS.split(value)[1:]]
+    whole = [secret for secret in (*values, query) if secret]
+    return sorted({*whole, *(part for part in parts if len(part) >= _SHORTEST_PART)}, key=len, reverse=True)

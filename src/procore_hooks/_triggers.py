@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ._core.checks import check_action, check_page_size, check_resource, check_row_id
+from ._core.checks import check_action, check_page_size, check_resource, check_row_id, shown
 from ._core.cursors import after_cursor, page_of
 from ._core.models import Page, Trigger
 from .exceptions import InvalidInput
@@ -69,10 +69,10 @@ class Triggers:
             NotFound, InvalidInput: as for `create`; nothing was changed then.
         """
         if not isinstance(wanted, Mapping):
-            raise InvalidInput("wanted", 'give a mapping such as {"RFIs": ["create", "update"]}')
+            raise InvalidInput("wanted", f'{shown(wanted)} is not a mapping: use one such as {{"RFIs": ["update"]}}')
         pairs = []
         for resource, actions in wanted.items():
-            if isinstance(actions, str):
-                raise InvalidInput("wanted", f"the actions of {resource!r} must be a list, such as [{actions!r}]")
+            if isinstance(actions, str | bytes) or not isinstance(actions, Iterable):
+                raise InvalidInput("wanted", f"{shown(actions)} is not a list of actions: use one such as ['update']")
             pairs += [self._checked(resource, action) for action in actions]
         return Page(self._storage.replace_triggers(check_row_id("hook", hook_id), pairs))

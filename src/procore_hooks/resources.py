@@ -37,7 +37,7 @@ def _check_word(instance: object, attribute: attrs.Attribute[str], value: object
         raise InvalidInput(attribute.name, f"{_shown(value)} is not a name; use printable text other than '*'")
 
 
-def _check_level(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+def _check_level(instance: object, attribute: attrs.Attribute[ResourceLevel], value: object) -> None:
     if value not in get_args(ResourceLevel):
         raise InvalidInput("level", f"{_shown(value)} is neither 'company' nor 'project'")
 

@@ -114,11 +114,11 @@ class RetryPolicy:
         state.start_time = 0.0
         state.outcome_timestamp = max(0.0, (now - since).total_seconds())
         state.outcome = Future.construct(number, AttemptFailed(status), True)
+        longest = _LONGEST_WAIT.total_seconds()
         try:
-            seconds = self.wait(state)
+            seconds = min(max(0.0, float(self.wait(state))), longest)
         except OverflowError:
-            seconds = _LONGEST_WAIT.total_seconds()
-        seconds = min(max(0.0, float(seconds)), _LONGEST_WAIT.total_seconds())
+            seconds = longest
         # As tenacity does it: the stop strategy may look at the wait that would follow.
         state.upcoming_sleep = seconds
         return Backoff(wait=timedelta(seconds=seconds), stop=bool(self.stop(state)))

@@ -154,3 +154,8 @@ def resolving(*answers: Iterable[str]) -> tuple[Callable[[str], Iterable[str]], 
 
 def loopback(resolve: Any, allow: tuple[str, ...] = ("127.0.0.0/8",)) -> DestinationPolicy:
     return DestinationPolicy(("https", "http"), allow, resolve=resolve)
+
+
+async def resolve_later(host: str) -> list[str]:
+    """An awaitable resolver."""
+    return ["127.0.0.1"]

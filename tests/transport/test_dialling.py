@@ -1,29 +1,36 @@
-"""The guard where connections are opened: names, addresses, the race of dials, TLS."""
+"""The guard where connections are opened: names, addresses, the race of dials."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 
+from procore_hooks import _dialling
 from procore_hooks._core.destinations import DestinationPolicy
-from procore_hooks._dialling import NameNotFound, NameTimeout, TLSFailed, TLSTimeout
-from procore_hooks._transport import GuardedTransport
-from procore_hooks.exceptions import InvalidDestination, InvalidInput
+from procore_hooks._dialling import NameNotFound, NameTimeout
+from procore_hooks.exceptions import InvalidDestination
 
-from .conftest import BOUND, OK, Peer, answering, answers_ok, loopback, post, receiver, resolving, send, transport_for
+from .conftest import (
+    BOUND,
+    answering,
+    answers_ok,
+    loopback,
+    post,
+    receiver,
+    resolve_later,
+    resolving,
+    send,
+    transport_for,
+)
 
 # The guard
 
@@ -117,13 +124,9 @@ def test_scheme_is_checked_by_the_transport_too() -> None:
 # Names and dialling
 
 
-async def _async_resolve(host: str) -> list[str]:
-    return ["127.0.0.1"]
-
-
 @pytest.mark.parametrize(
     "resolve",
-    [lambda host: ["127.0.0.1"], lambda host: iter(["127.0.0.1"]), _async_resolve, lambda host: _async_resolve(host)],
+    [lambda host: ["127.0.0.1"], lambda host: iter(["127.0.0.1"]), resolve_later, lambda host: resolve_later(host)],
 )
 def test_resolver_may_be_plain_or_awaitable(resolve: Any) -> None:
     """A resolver may return addresses or an awaitable of them."""
@@ -157,6 +160,16 @@ def test_failed_look_up_says_so(error: Exception, text: str) -> None:
                 await send(transport, post("http://nowhere.example/secret"))
             assert "nowhere.example" in str(caught.value)
             assert "secret" not in str(caught.value)
+
+    asyncio.run(main())
+
+
+def test_system_looks_names_up_by_default() -> None:
+    """Without a resolver of the app's own, the system's is asked."""
+
+    async def main() -> None:
+        async with receiver(answers_ok) as seen, transport_for() as transport:
+            assert (await send(transport, post(f"http://localhost:{seen.port}/")))[0] == 200
 
     asyncio.run(main())
 
@@ -268,6 +281,32 @@ def test_connect_timeout() -> None:
     asyncio.run(main())
 
 
+def test_loser_of_the_race_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two dials succeed at once, one socket is used and the other does not stay open."""
+    dialled: list[socket.socket] = []
+
+    async def main() -> None:
+        both = asyncio.Event()
+
+        async def dial(address: str, port: int) -> socket.socket:
+            sock = socket.create_connection((address, port))
+            sock.setblocking(False)
+            dialled.append(sock)
+            if len(dialled) == 2:
+                both.set()
+            await both.wait()
+            return sock
+
+        monkeypatch.setattr(_dialling, "_dial", dial)
+        monkeypatch.setattr(_dialling, "STAGGER", 0.01)
+        policy = loopback(resolving(["127.0.0.1", "127.0.0.2"])[0])
+        async with receiver(answers_ok, host="0.0.0.0") as seen, transport_for(policy) as transport:
+            assert (await send(transport, post(f"http://a.example:{seen.port}/")))[0] == 200
+            assert sorted(sock.fileno() == -1 for sock in dialled) == [False, True]
+
+    asyncio.run(main())
+
+
 def test_only_sixteen_addresses_are_dialled() -> None:
     """A name with very many addresses costs sixteen dials, not thousands."""
 
@@ -280,124 +319,3 @@ def test_only_sixteen_addresses_are_dialled() -> None:
             assert (await send(transport, post(f"http://many.example:{seen.port}/")))[0] == 200
 
     asyncio.run(main())
-
-
-# TLS
-
-
-CA = trustme.CA()
-
-
-def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
-def client_context(*trusted: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for each in trusted:
-        each.configure_trust(context)
-    return context
-
-
-def test_tls_is_spoken_by_name_and_reused() -> None:
-    """The certificate is checked against the name, not the dialled address; the connection is kept."""
-
-    async def main() -> None:
-        tls = server_context(CA.issue_cert("hooks.example"))
-        policy = loopback(resolving(["127.0.0.1"])[0])
-        async with (
-            receiver(answers_ok, tls=tls) as seen,
-            transport_for(policy, ssl_context=client_context(CA)) as transport,
-        ):
-            for host in ("hooks.example", "hooks.example", "hooks.example."):
-                assert await send(transport, post(f"https://{host}:{seen.port}/")) == (200, b"ok")
-            assert seen.connections == 2
-
-    asyncio.run(main())
-
-
-YESTERDAY = datetime.now(UTC) - timedelta(days=1)
-
-
-@pytest.mark.parametrize(
-    ("certificate", "trusted", "text"),
-    [
-        (
-            CA.issue_cert("hooks.example", not_before=YESTERDAY - timedelta(days=9), not_after=YESTERDAY),
-            [CA],
-            "expired",
-        ),
-        (CA.issue_cert("other.example"), [CA], "another name"),
-        (CA.issue_cert("hooks.example"), [], "issuer is not trusted|self-signed"),
-    ],
-)
-def test_bad_certificate_is_refused(certificate: trustme.LeafCert, trusted: list[trustme.CA], text: str) -> None:
-    """An expired, foreign or untrusted certificate fails with its reason, and no request is sent."""
-
-    async def main() -> None:
-        policy = loopback(resolving(["127.0.0.1"])[0])
-        async with (
-            receiver(answers_ok, tls=server_context(certificate)) as seen,
-            transport_for(policy, ssl_context=client_context(*trusted)) as transport,
-        ):
-            with pytest.raises(TLSFailed, match=text):
-                await send(transport, post(f"https://hooks.example:{seen.port}/"))
-            assert seen.requests == []
-
-    asyncio.run(main())
-
-
-def test_default_trust_does_not_hold_an_unknown_authority() -> None:
-    """Without TLS settings of the app's own, only public authorities are trusted."""
-
-    async def main() -> None:
-        tls = server_context(CA.issue_cert("hooks.example"))
-        async with (
-            receiver(answers_ok, tls=tls) as seen,
-            transport_for(loopback(resolving(["127.0.0.1"])[0])) as transport,
-        ):
-            for _ in range(2):
-                with pytest.raises(TLSFailed, match="certificate"):
-                    await send(transport, post(f"https://hooks.example:{seen.port}/"))
-
-    asyncio.run(main())
-
-
-def test_plain_http_on_the_port_is_told() -> None:
-    """What does not speak TLS is told apart from a bad certificate."""
-
-    async def main() -> None:
-        async def greets(peer: Peer) -> None:
-            await peer.send(OK)
-            await peer.reader.read()
-
-        async with receiver(greets) as seen, transport_for() as transport:
-            with pytest.raises(TLSFailed, match="does not speak TLS"):
-                await send(transport, post(f"https://127.0.0.1:{seen.port}/"))
-
-    asyncio.run(main())
-
-
-def test_silent_tls_times_out_within_the_connect_timeout() -> None:
-    """Name, connection and TLS share one timeout: a receiver that never shakes hands does not hold it up."""
-
-    async def main() -> None:
-        async def script(peer: Peer) -> None:
-            await asyncio.Event().wait()
-
-        async with receiver(script) as seen, transport_for(ssl_context=client_context()) as transport:
-            started = time.monotonic()
-            with pytest.raises(TLSTimeout, match="TLS was not agreed on"):
-                await send(transport, post(f"https://127.0.0.1:{seen.port}/", connect=0.1))
-            assert time.monotonic() - started < BOUND
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("settings", [{"idle_seconds": -1}, {"idle_seconds": float("nan")}, {"max_idle": -1}])
-def test_wrong_setting_is_refused(settings: dict[str, float]) -> None:
-    """A setting out of its range raises when the transport is made, and names itself."""
-    with pytest.raises(InvalidInput, match=next(iter(settings))):
-        GuardedTransport(DestinationPolicy(), **settings)  # type: ignore[arg-type]

@@ -179,11 +179,10 @@ def test_answer_that_waits_in_a_broken_socket_is_used() -> None:
         def serve(listener: socket.socket) -> None:
             peer, _ = listener.accept()
             with peer:
-                peer.recv(65536)
+                peer.recv(16)
                 peer.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
-                # Unread bytes at the close make it a reset.
                 peer.settimeout(BOUND)
-                peer.recv(1, socket.MSG_PEEK)
+                peer.recv(1, socket.MSG_PEEK)  # bytes that are unread at the close make it a reset
             answered.set()
 
         async def chunks() -> AsyncIterator[bytes]:

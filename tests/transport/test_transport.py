@@ -1,4 +1,4 @@
-"""The guarded transport against real sockets: what it sends, which connections it keeps, what a cancellation leaves."""
+"""The guarded transport against real sockets: what it sends, what it reads, what a cancellation leaves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-
-from procore_hooks._core.destinations import DestinationPolicy
-from procore_hooks._transport import GuardedTransport
 
 from .conftest import (
     BOUND,
@@ -22,7 +19,7 @@ from .conftest import (
     loopback,
     post,
     receiver,
-    resolving,
+    resolve_later,
     send,
     transport_for,
 )
@@ -93,6 +90,31 @@ def test_streamed_request_body_is_sent() -> None:
     asyncio.run(main())
 
 
+def test_long_body_is_read_whole() -> None:
+    """A body larger than what is held in memory arrives whole, also when the caller takes its time to begin."""
+    body = bytes(range(256)) * 2**15
+
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            try:
+                async with asyncio.timeout(0.1):
+                    await asyncio.shield(writing := asyncio.ensure_future(peer.send(body)))
+            except TimeoutError:
+                stalled.set()
+                await writing
+
+        stalled = asyncio.Event()
+        async with receiver(script) as seen, transport_for() as transport:
+            response = await transport.handle_async_request(post(f"http://127.0.0.1:{seen.port}/"))
+            async with asyncio.timeout(BOUND):
+                await stalled.wait()
+                assert await response.aread() == body
+
+    asyncio.run(main())
+
+
 def test_redirect_is_not_followed() -> None:
     """A redirect comes back as the answer; nobody is dialled for it."""
 
@@ -135,195 +157,17 @@ def test_header_with_line_break_is_not_sent() -> None:
     asyncio.run(main())
 
 
-# Kept connections
-
-
-def test_connection_is_reused() -> None:
-    """Requests one after another to the same destination share one connection."""
+@pytest.mark.parametrize("content", [b"{}", iter([b"{}"])])
+def test_unsendable_body_is_refused(content: object) -> None:
+    """A body that is not of its content-length, or that only a synchronous client could send, raises."""
 
     async def main() -> None:
         async with receiver(answers_ok) as seen, transport_for() as transport:
-            for _ in range(5):
-                await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            assert (seen.connections, len(seen.requests)) == (1, 5)
+            request = post(f"http://127.0.0.1:{seen.port}/", content, **{"content-length": "9"})
+            with pytest.raises(httpx.LocalProtocolError, match="its body"):
+                await send(transport, request)
+            assert seen.requests == []
 
-    asyncio.run(main())
-
-
-def test_connection_is_not_shared_between_destinations() -> None:
-    """Two names at one address never share a connection: its judgement and certificate belong to one name."""
-
-    async def main() -> None:
-        async with receiver(answers_ok) as seen, transport_for(loopback(resolving(["127.0.0.1"])[0])) as transport:
-            for name in ("a.example", "b.example", "a.example", "b.example"):
-                await send(transport, post(f"http://{name}:{seen.port}/"))
-            assert seen.connections == 2
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=1\r\ncontent-length: 0\r\n\r\n",
-        OK + OK,
-        OK + b"x",
-    ],
-)
-def test_connection_is_not_kept(answer: bytes) -> None:
-    """A connection that the receiver will close, or that carries bytes nobody asked for, is used once."""
-
-    async def main() -> None:
-        async with receiver(answering(answer)) as seen, transport_for() as transport:
-            for _ in range(2):
-                await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            assert seen.connections == 2
-
-    asyncio.run(main())
-
-
-def test_long_keep_alive_does_not_lengthen_ours() -> None:
-    """A receiver's Keep-Alive header shortens how long a connection is kept, and never lengthens it."""
-
-    async def main() -> None:
-        answer = b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=99999\r\ncontent-length: 0\r\n\r\n"
-        async with receiver(answering(answer)) as seen, transport_for(idle_seconds=0.05) as transport:
-            await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            async with asyncio.timeout(BOUND):
-                assert await seen.ended.get() == 1
-
-    asyncio.run(main())
-
-
-def test_idle_connection_expires() -> None:
-    """A connection that nobody uses is closed by itself, and the next request opens another."""
-
-    async def main() -> None:
-        async with receiver(answers_ok) as seen, transport_for(idle_seconds=0.05) as transport:
-            await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            async with asyncio.timeout(BOUND):
-                assert await seen.ended.get() == 1
-            await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            assert seen.connections == 2
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("stray", [b"", OK, b"HTTP/1.1 408 Timeout\r\nconnection: close\r\n\r\n"])
-def test_idle_connection_that_the_receiver_touched_is_not_used(stray: bytes) -> None:
-    """An end, or bytes that answer nothing, on an idle connection make the next request open another."""
-
-    async def main() -> None:
-        touched = asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            await peer.request()
-            await peer.send(OK)
-            if peer.seen.connections == 1:
-                await go.wait()
-                await peer.send(stray)
-                peer.writer.close() if not stray else None
-                touched.set()
-            await peer.request()
-            await peer.send(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
-
-        go = asyncio.Event()
-        async with receiver(script) as seen, transport_for(idle_seconds=60) as transport:
-            await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            go.set()
-            await touched.wait()
-            assert await send(transport, post(f"http://127.0.0.1:{seen.port}/")) == (200, b"ok")
-            assert seen.connections == 2
-
-    asyncio.run(main())
-
-
-def test_failed_request_on_a_kept_connection_is_not_repeated() -> None:
-    """A receiver that takes a request and closes gets it once: a repetition would be an unrecorded duplicate."""
-
-    async def main() -> None:
-        async def script(peer: Peer) -> None:
-            await peer.request()
-            await peer.send(OK)
-            await peer.request()
-
-        async with receiver(script) as seen, transport_for() as transport:
-            await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            with pytest.raises(httpx.RemoteProtocolError, match="without an answer"):
-                await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            assert (seen.connections, len(seen.requests)) == (1, 2)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("settings", [{"max_idle_per_destination": 2}, {"max_idle": 2}])
-def test_number_of_idle_connections_is_bounded(settings: dict[str, int]) -> None:
-    """Of many connections that become idle together, only so many are kept."""
-
-    async def main() -> None:
-        barrier = asyncio.Barrier(5)
-
-        async def script(peer: Peer) -> None:
-            while True:
-                await peer.request()
-                await barrier.wait()
-                await peer.send(OK)
-
-        async with receiver(script) as seen, transport_for(idle_seconds=60, **settings) as transport:
-            url = f"http://127.0.0.1:{seen.port}/"
-            await asyncio.gather(*(send(transport, post(url)) for _ in range(5)))
-            async with asyncio.timeout(BOUND):
-                for _ in range(3):
-                    await seen.ended.get()
-            await asyncio.gather(*(send(transport, post(url)) for _ in range(5)))
-            assert seen.connections == 8
-
-    asyncio.run(main())
-
-
-def test_close_ends_idle_connections_and_those_in_use_later() -> None:
-    """After aclose nothing stays open: an exchange under way ends, and its connection with it."""
-
-    async def main() -> None:
-        got, go = asyncio.Event(), asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            await peer.request()
-            if peer.seen.connections == 1:
-                got.set()
-                await go.wait()
-            await peer.send(OK)
-            await peer.reader.read()
-
-        async with receiver(script) as seen:
-            transport = GuardedTransport(DestinationPolicy.local(), idle_seconds=60)
-            under_way = asyncio.create_task(send(transport, post(f"http://127.0.0.1:{seen.port}/")))
-            await got.wait()
-            await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            await transport.aclose()
-            async with asyncio.timeout(BOUND):
-                assert await seen.ended.get() == 2
-                go.set()
-                assert await under_way == (200, b"ok")
-                assert await seen.ended.get() == 1
-
-    asyncio.run(main())
-
-
-def test_transport_serves_one_loop_after_another() -> None:
-    """Closed in one event loop, a transport works in the next, with connections of its own."""
-    transport = GuardedTransport(DestinationPolicy.local())
-
-    async def main() -> None:
-        async with receiver(answers_ok) as seen:
-            for _ in range(2):
-                await send(transport, post(f"http://127.0.0.1:{seen.port}/"))
-            assert seen.connections == 1
-            await transport.aclose()
-
-    asyncio.run(main())
     asyncio.run(main())
 
 
@@ -362,19 +206,26 @@ def test_cancelled_request_closes_its_connection(before: bytes) -> None:
     asyncio.run(main())
 
 
-def test_cancelled_at_every_step_of_the_loop() -> None:
-    """Cancelled after any number of turns of the loop, a request leaks no socket and harms no later one."""
+@pytest.mark.parametrize("idle_seconds", [0, 60])
+def test_cancelled_at_every_step_of_the_loop(idle_seconds: float) -> None:
+    """Cancelled after any number of turns of the loop, dialling or on a kept connection, a request leaks no socket
+    and harms no later one."""
 
     async def main() -> None:
-        async with receiver(answers_ok) as seen, transport_for(loopback(_async_resolve)) as transport:
-            url = f"http://a.example:{seen.port}/"
-            for turns in range(30):
-                task = asyncio.create_task(send(transport, post(url)))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                assert await send(transport, post(url)) == (200, b"ok")
+        policy = loopback(resolve_later)
+        async with receiver(answers_ok) as seen:
+            async with transport_for(policy, idle_seconds=idle_seconds) as transport:
+                url = f"http://a.example:{seen.port}/"
+                for turns in range(30):
+                    task = asyncio.create_task(send(transport, post(url)))
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                    assert await send(transport, post(url)) == (200, b"ok")
+            async with asyncio.timeout(BOUND):
+                for _ in range(seen.connections):
+                    await seen.ended.get()
 
     asyncio.run(main())
 

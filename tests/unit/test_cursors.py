@@ -56,6 +56,12 @@ def test_garbage_of_any_type_is_refused(garbage: Any) -> None:
     assert "next_cursor" in caught.value.problem
 
 
+def test_an_id_that_no_database_holds_is_refused() -> None:
+    """Rightly checksummed, but over 63 bits."""
+    with pytest.raises(InvalidCursor):
+        decode_cursor("hooks", encode_cursor("hooks", 2**63))
+
+
 def test_the_text_of_a_cursor_stays_the_same_between_releases() -> None:
     """A cursor kept by a client goes on working."""
     assert [encode_cursor(kind, 54321) for kind in KINDS] == ["aNQxDQ9Dqw", "dNQxGDMZvw", "ZNQxBBW6zw"]

@@ -74,6 +74,15 @@ def test_ids_rise_strictly(steps: list[int], dice: Any) -> None:
         assert ulid < next_ulid
 
 
+def test_what_ran_over_into_the_next_millisecond_is_not_made_again() -> None:
+    """Ids made beyond the room of one millisecond stay below those of the next, even with the lowest dice there."""
+    throws = [ones(13), zeros(13)]
+    source = IdSource(lambda count: throws.pop(0))
+    made = [source.next(moment) for moment in (NOW, NOW, NOW + timedelta(milliseconds=1))]
+    assert [id - made[0][0] for id, _ in made] == [0, 1, 2]
+    assert [number_of(ulid) - number_of(made[0][1]) for _, ulid in made] == [0, 1, 2]
+
+
 def test_the_time_of_a_moment_does_not_depend_on_its_zone() -> None:
     """The same moment in another zone gives the same milliseconds."""
     there = NOW.astimezone(timezone(timedelta(hours=-7)))

@@ -181,6 +181,13 @@ def test_hostile_header_values(name: str, value: object) -> None:
     assert name in refusal(b"{}", {**headers_for(b"{}"), name: value})
 
 
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature", "webhook-\udc80"])
+def test_headers_that_no_encoding_carries(name: str) -> None:
+    """Lone surrogates, as some servers decode stray bytes, end in a VerificationError like any wrong value."""
+    headers = headers_for(b"{}")
+    refusal(b"{}", {**headers, name: headers.get(name, "") + "\udc80", "webhook-signature\udc80": "x"}, SECRETS[1])
+
+
 def test_missing_headers_are_named() -> None:
     """Each of the three is needed; two families do not mix."""
     headers = headers_for(b"{}")

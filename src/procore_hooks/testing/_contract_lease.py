@@ -154,6 +154,7 @@ class DiscardContract:
         assert storage.get_hook(hook.id).status == storage.get_hook(other.id).status == "active"
         fresh = emit_many(storage, 1, now=at(2))
         assert ids(turn(storage, now=at(2))) == fresh
+        assert not set(waiting) & set(ids(turn(storage, now=at(600))))
 
     def test_a_flush_of_more_than_a_thousand(self, storage: Storage) -> None:
         """However many a flush discards, and over however many turns: what is emitted afterwards is delivered."""

@@ -188,14 +188,17 @@ class OrderContract:
         (three,) = turn(storage, accepted(two, at(-3600)), now=at(-3600)).claims
         assert [one.delivery_id, two.delivery_id, three.delivery_id] == waiting
 
-    def test_a_retry_is_not_due_again_after_the_clock_stepped_back(self, storage: Storage) -> None:
-        """A retry that was due, and was not claimed for want of room, waits again when the clock is set back."""
+    @pytest.mark.parametrize("what", ["retry", "pause"])
+    def test_what_was_due_waits_again_after_the_clock_stepped_back(self, storage: Storage, what: str) -> None:
+        """What had come due, and was not claimed for want of room, is due at its moment by the clock set back."""
         listening(storage)
         emit(storage)
         (claim,) = turn(storage).claims
-        turn(storage, put_off(claim, due_at=at(10)), capacity=0)
+        failure = put_off(claim, due_at=at(10)) if what == "retry" else fails_and_pauses(claim, T0, at(10))
+        turn(storage, failure, capacity=0)
         turn(storage, now=at(10), capacity=0)
-        assert ids(turn(storage, now=at(9))) == []
+        result = turn(storage, now=at(9))
+        assert (ids(result), result.next_due_at) == ([], at(10))
         assert ids(turn(storage, now=at(10))) == [claim.delivery_id]
 
 

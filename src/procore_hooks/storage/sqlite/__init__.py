@@ -18,7 +18,8 @@ from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
 from .rows import stamp
 from .schema import migrate
-from .turn import Turns, sweep
+from .sweeping import sweep
+from .turn import Turns
 
 __all__ = ["SQLiteStorage"]
 
@@ -71,6 +72,7 @@ class SQLiteStorage:
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Storage.subscribe`."""
+        self._database.check_open()
         with self._lock:
             self._wakes = (*self._wakes, wake)
 
@@ -227,4 +229,8 @@ class SQLiteStorage:
         self, settlements: Sequence[Settlement], *, now: datetime, due_by: datetime, lease: timedelta, capacity: int
     ) -> Turn:
         """See `Storage.turn`."""
-        return self._turns.turn(settlements, now, due_by, lease, capacity)
+        turn = self._turns.turn(settlements, now, due_by, lease, capacity)
+        if turn.next_due_at is not None and turn.next_due_at <= now:
+            # There is more to do than this dispatcher has room for.
+            self._wake()
+        return turn

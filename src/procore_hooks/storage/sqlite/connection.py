@@ -68,7 +68,7 @@ class Database:
             )
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
-        self.path = str(Path(text).absolute())
+        self.path: str = str(Path(text).absolute())
         self._durability = durability
         self._journal_mode = journal_mode
         self._busy_timeout = busy_timeout
@@ -131,13 +131,16 @@ class Database:
         if opened is None or opened.thread is not threading.current_thread():
             opened = self._open()
         with opened.in_use:
-            if self._closed:
-                raise StorageError(f"the storage of {self.path} is closed")
+            self.check_open()
             yield opened
 
-    def _open(self) -> _Opened:
+    def check_open(self) -> None:
+        """Raise `StorageError` if `close` was called."""
         if self._closed:
             raise StorageError(f"the storage of {self.path} is closed")
+
+    def _open(self) -> _Opened:
+        self.check_open()
         try:
             connection = self.connect()
         except sqlite3.Error as error:

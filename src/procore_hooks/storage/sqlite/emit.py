@@ -22,7 +22,8 @@ __all__ = ["DROPPED", "add_ping", "anyone_wants", "driver_connection", "emit_all
 
 DROPPED: Final = "the hook was disabled and drops events"
 
-# The index is probed for each of (this resource, any) x (this action, any) x scopes: hooks that do not match cost nothing.
+# The index is probed for each of (this resource, any) x (this action, any) x scopes: hooks that do not match cost
+# nothing.
 _MATCHES: Final = """
 SELECT json_group_array(json_array(hook_id, enabled)) FROM (
     SELECT DISTINCT t.hook_id AS hook_id, q.enabled AS enabled
@@ -48,11 +49,12 @@ WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?1)) AND enabled = 1 AND swe
     AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?2)))
     AND in_flight < iif(failures > 0, 1, max_in_flight)
 """
-# The head keeps up with rows that are discarded on arrival as long as nothing waits before them.
-_PASS_DROPPED: Final = """
+# The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
+# before them. So whatever lies above a head is fresh, or has something fresh before it.
+_PASS: Final = """
 UPDATE procore_hooks_queues SET head = (
     SELECT max(id) FROM procore_hooks_deliveries d WHERE d.hook_id = procore_hooks_queues.hook_id)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?1)) AND enabled = -1 AND NOT EXISTS (
+WHERE hook_id = ?1 AND NOT EXISTS (
     SELECT 1 FROM procore_hooks_deliveries d
     WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > procore_hooks_queues.head AND d.id < ?2)
 """
@@ -129,8 +131,9 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, matches: str, wanted: list[l
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - len(wanted) + 1, last + 1))
     cursor.execute(_WAKE, (matches, now))
-    if any(enabled < 0 for _, enabled in wanted):
-        cursor.execute(_PASS_DROPPED, (matches, ids[0]))
+    for hook_id, enabled in wanted:
+        if enabled < 0:
+            cursor.execute(_PASS, (hook_id, ids[0]))
     return ids
 
 
@@ -145,6 +148,7 @@ def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime) 
         (hook_id, event.id, stamp(now)),
     )
     delivery_id = int(cursor.lastrowid or 0)
+    cursor.execute(_PASS, (hook_id, delivery_id))
     cursor.execute(
         """UPDATE procore_hooks_queues SET paused_until = NULL,
         ready_at = iif(sweep_from IS NULL AND in_flight < iif(failures > 0, 1, max_in_flight), 0, NULL)

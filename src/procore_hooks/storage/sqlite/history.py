@@ -149,7 +149,7 @@ def recover(cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: dateti
     """Repeat what failed or was discarded in the time, each event once, unless a redelivery covers it."""
     _require_open_queue(cursor, hook_id)
     rows = cursor.execute(
-        """SELECT max(d.id) FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_failing_of_hook
+        """SELECT min(d.id) FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_failing_of_hook
         WHERE d.hook_id = ?1 AND d.state IN (1, 3, 4) AND d.state IN (3, 4)
             AND d.created_at >= ?2 AND d.created_at < ?3
             AND NOT EXISTS (SELECT 1 FROM procore_hooks_deliveries r
@@ -168,7 +168,8 @@ def count_deliveries(cursor: sqlite3.Cursor, hook_id: int | None, since: datetim
     """How many are in each status."""
     of_hook = "" if hook_id is None else "AND hook_id = ?2"
     rows = cursor.execute(
-        f"SELECT state, count(*) FROM procore_hooks_deliveries WHERE created_at >= ?1 AND hook_id <> 0 {of_hook} GROUP BY state",
+        f"""SELECT state, count(*) FROM procore_hooks_deliveries
+        WHERE created_at >= ?1 AND hook_id <> 0 {of_hook} GROUP BY state""",
         (stamp(since),) if hook_id is None else (stamp(since), hook_id),
     )
     return {STATES[state]: count for state, count in rows.fetchall()}

@@ -15,6 +15,7 @@ from ...exceptions import DuplicateTrigger, NotFound
 from .._base import HookQuery
 from .ready import READY
 from .rows import HOOK_COLUMNS, encode_headers, encode_secrets, hook_from_row, stamp, trigger_from_row
+from .sweeping import drop_waiting
 
 __all__ = [
     "add_hook",
@@ -135,7 +136,7 @@ def update_hook(cursor: sqlite3.Cursor, hook_id: int, changes: Mapping[str, Any]
 
 
 def enable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime) -> Hook:
-    """Make it active, with a clean slate."""
+    """Make it active, with a clean slate: retries of later are due at once too."""
     hook = attrs.evolve(
         get_hook(cursor, hook_id), status="active", failing_since=None, paused_until=None, updated_at=now
     )
@@ -145,36 +146,19 @@ def enable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime) -> Hook:
         WHERE hook_id = ?""",
         (hook_id,),
     )
+    cursor.execute("UPDATE procore_hooks_deliveries SET due_at = 0 WHERE hook_id = ? AND due_at > 0", (hook_id,))
     _refresh_ready(cursor, hook_id, stamp(now))
     return hook
 
 
 def disable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
     """Make it disabled; with a reason, mark what waits as dropped."""
-    hook = attrs.evolve(
-        get_hook(cursor, hook_id), status="disabled", failing_since=None, paused_until=None, updated_at=now
-    )
+    hook = attrs.evolve(get_hook(cursor, hook_id), status="disabled", updated_at=now)
     _store(cursor, hook)
-    cursor.execute(
-        """UPDATE procore_hooks_queues SET failures = 0, failing_since = NULL, paused_until = NULL, epoch = epoch + 1,
-        ready_at = NULL WHERE hook_id = ?""",
-        (hook_id,),
-    )
+    cursor.execute("UPDATE procore_hooks_queues SET epoch = epoch + 1, ready_at = NULL WHERE hook_id = ?", (hook_id,))
     if drop_reason is not None:
-        _drop_waiting(cursor, hook_id, drop_reason)
+        drop_waiting(cursor, hook_id, drop_reason)
     return hook
-
-
-def _drop_waiting(cursor: sqlite3.Cursor, hook_id: int, reason: str) -> None:
-    # Discarding a million rows at once would hold the lock for a second: they are only marked here, and swept by
-    # the thousand (see `turn`).
-    cursor.execute(
-        """UPDATE procore_hooks_queues SET drop_reason = ?1, sweep_from = coalesce(sweep_from, head), ready_at = NULL,
-        (dropped_through, head) = (SELECT m, m FROM (SELECT coalesce(max(id), 0) AS m FROM procore_hooks_deliveries d
-            WHERE d.hook_id = ?2))
-        WHERE hook_id = ?2""",
-        (reason, hook_id),
-    )
 
 
 def delete_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, reason: str) -> None:
@@ -186,7 +170,7 @@ def delete_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, reason: str
         (stamp(now), hook_id),
     )
     cursor.execute("DELETE FROM procore_hooks_triggers WHERE hook_id = ?", (hook_id,))
-    _drop_waiting(cursor, hook_id, reason)
+    drop_waiting(cursor, hook_id, reason)
     cursor.execute(
         """UPDATE procore_hooks_queues SET enabled = 0, failures = 0, failing_since = NULL, paused_until = NULL,
         epoch = epoch + 1, dropped_through = ? WHERE hook_id = ?""",

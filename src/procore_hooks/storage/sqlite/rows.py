@@ -13,6 +13,7 @@ from ..._core.secret import Secret
 
 __all__ = [
     "ATTEMPTS_PER_DELIVERY",
+    "DERIVED_HEADERS",
     "EVENT_COLUMNS",
     "HOOK_COLUMNS",
     "OUTCOMES",
@@ -26,6 +27,7 @@ __all__ = [
     "event_from_row",
     "event_row",
     "hook_from_row",
+    "is_derivable",
     "moment",
     "moment_or_none",
     "stamp",
@@ -37,6 +39,8 @@ STATES: Final[tuple[DeliveryStatus, ...]] = ("enqueued", "retrying", "delivered"
 OUTCOMES: Final[tuple[AttemptOutcome, ...]] = ("ok", "retried", "failed", "discarded", "unknown")
 # The key of an attempt holds its delivery and its number, so that no index is needed to find a delivery's attempts.
 ATTEMPTS_PER_DELIVERY: Final = 1 << 20
+# The first two follow from the event and the start; the third has a column of its own.
+DERIVED_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -150,6 +154,13 @@ def event_from_row(row: Sequence[Any]) -> Event:
     )
 
 
+def is_derivable(attempt: Attempt) -> bool:
+    """Whether the attempt's headers are those of a signed request sent when it started."""
+    headers = attempt.request_headers
+    seconds = str(stamp(attempt.started_at) // 1_000_000)
+    return all(name in headers for name in DERIVED_HEADERS) and headers["webhook-timestamp"] == seconds
+
+
 def attempt_row(delivery_id: int, attempt: Attempt, request_id: int) -> tuple[object, ...]:
     """The columns of the attempts table. What follows from the event and the start is not stored again."""
     return (
@@ -157,7 +168,7 @@ def attempt_row(delivery_id: int, attempt: Attempt, request_id: int) -> tuple[ob
         OUTCOMES.index(attempt.outcome),
         request_id,
         attempt.request_body or None,
-        attempt.request_headers.get("webhook-signature"),
+        attempt.request_headers["webhook-signature"] if is_derivable(attempt) else None,
         attempt.response_status,
         json.dumps(attempt.response_headers, separators=(",", ":")) if attempt.response_headers else None,
         attempt.response_body or None,

@@ -1,0 +1,221 @@
+"""Claiming: which queues have their turn, and which of their deliveries go out now."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import attrs
+
+from ..._core.claims import Claim
+from ..._core.models import Hook
+from .ready import ready
+from .rows import ATTEMPTS_PER_DELIVERY, EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
+
+__all__ = ["HookCache", "Picked", "load_claims", "pick"]
+
+_MOST_CACHED: Final = 10_000
+
+_WAKE: Final = "UPDATE procore_hooks_queues SET ready_at = 0 WHERE ready_at > 0 AND ready_at <= ?"
+_PICK_QUEUES: Final = """
+SELECT json_group_array(json_array(hook_id, room, epoch, failures, head, is_paused)) FROM (
+    SELECT hook_id, iif(failures > 0, 1, max_in_flight) - in_flight AS room, epoch, failures, head,
+        coalesce(paused_until > ?1, 0) AS is_paused
+    FROM procore_hooks_queues WHERE ready_at = 0 ORDER BY served, hook_id LIMIT ?2 OFFSET ?3)
+"""
+_PICK_DELIVERIES: Final = """
+SELECT json_group_array(json_array(value ->> 0,
+    json((SELECT json_group_array(id) FROM (SELECT id FROM procore_hooks_deliveries
+        WHERE hook_id = value ->> 0 AND due_at IS NOT NULL AND due_at <= :due ORDER BY due_at, id LIMIT :share))),
+    json((SELECT json_group_array(id) FROM (SELECT id FROM procore_hooks_deliveries
+        WHERE hook_id = value ->> 0 AND id > value ->> 1 AND state = 0 AND due_at IS NULL AND lease_until IS NULL
+        ORDER BY id LIMIT :share + 1))),
+    (SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = value ->> 0)))
+FROM json_each(:hooks)
+"""
+_CLAIM: Final = """
+UPDATE procore_hooks_deliveries
+SET attempt_count = attempt_count + 1, lease_until = ?2, claimed_at = ?3, due_at = NULL
+WHERE id IN (SELECT value FROM json_each(?1))
+"""
+_ENTER_FLIGHT: Final = f"""
+UPDATE procore_hooks_queues SET in_flight = in_flight + j.taken, head = j.head, served = iif(j.taken, :turn, served),
+    ready_at = {ready(in_flight="in_flight + j.taken", head="j.head")}
+FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS taken, value ->> 2 AS head FROM json_each(:picked)) AS j
+WHERE procore_hooks_queues.hook_id = j.hook_id
+"""
+_LOAD: Final = f"""
+SELECT d.id, d.hook_id, d.attempt_count, a.started_at, {EVENT_COLUMNS}
+FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value
+    CROSS JOIN procore_hooks_events e ON e.id = d.event_id
+    LEFT JOIN procore_hooks_attempts a ON a.id = d.id * {ATTEMPTS_PER_DELIVERY} + 1
+"""
+_LOAD_HOOKS: Final = f"""
+SELECT json_group_array(json_array({HOOK_COLUMNS}))
+FROM json_each(?) j CROSS JOIN procore_hooks_hooks h ON h.id = j.value
+    CROSS JOIN procore_hooks_queues q ON q.hook_id = h.id
+"""
+
+
+@attrs.frozen
+class Picked:
+    """Deliveries taken from one queue.
+
+    Attributes:
+        head: the queue's new head: nothing up to it is fresh any more.
+    """
+
+    hook_id: int
+    delivery_ids: list[int]
+    head: int
+    epoch: int
+    failures: int
+
+
+@attrs.define
+class _Queue:
+    """A queue that calls itself ready, and what is taken from it.
+
+    After a clock stepped back, or where the last row above the head is no longer fresh, there may be nothing to take.
+    """
+
+    hook_id: int
+    room: int
+    epoch: int
+    failures: int
+    head: int
+    is_short: bool
+    share: int = 0
+    taken: list[int] = attrs.field(factory=list)
+    new_head: int = attrs.field(default=attrs.Factory(lambda self: self.head, takes_self=True))
+
+
+def pick(cursor: sqlite3.Cursor, now: int, due: int, lease: timedelta, capacity: int) -> list[Picked]:
+    """Claim up to `capacity` deliveries, from the queues that were served longest ago."""
+    if capacity <= 0:
+        return []
+    # Pauses that are over come first, else a probe waits behind everybody's backlog.
+    cursor.execute(_WAKE, (due,))
+    queues = _find_queues(cursor, due, capacity)
+    if not queues:
+        return []
+    _share_out(cursor, queues, capacity, due)
+    picked = [Picked(q.hook_id, q.taken, q.new_head, q.epoch, q.failures) for q in queues]
+    _mark_claimed(cursor, picked, now, due, lease)
+    return [one for one in picked if one.delivery_ids]
+
+
+def _find_queues(cursor: sqlite3.Cursor, due: int, capacity: int) -> list[_Queue]:
+    """The queues whose turn it is: as many as there is room for, those with nothing to take not counted."""
+    queues: list[_Queue] = []
+    while True:
+        wanted = capacity - sum(1 for queue in queues if not queue.is_short or queue.taken)
+        found = json.loads(cursor.execute(_PICK_QUEUES, (due, wanted, len(queues))).fetchone()[0])
+        queues += [_Queue(*row) for row in found]
+        if len(found) < wanted:
+            return queues
+        # There may be more of them: nobody gets a second delivery before they had a first.
+        _take(cursor, [queue for queue in queues[-len(found) :] if not queue.is_short], 1, due)
+        if all(queue.taken for queue in queues[-len(found) :]):
+            return queues
+
+
+def _share_out(cursor: sqlite3.Cursor, queues: Sequence[_Queue], capacity: int, due: int) -> None:
+    """Share the room evenly; what a short queue leaves over goes to the others in another round."""
+    while True:
+        shares = _even_shares([len(q.taken) if q.is_short else q.room for q in queues], capacity)
+        grown: dict[int, list[_Queue]] = {}
+        for queue, share in zip(queues, shares, strict=True):
+            if share > queue.share and not queue.is_short:
+                grown.setdefault(share, []).append(queue)
+        if not grown:
+            return
+        for share, hungry in grown.items():
+            _take(cursor, hungry, share, due)
+
+
+def _take(cursor: sqlite3.Cursor, queues: Sequence[_Queue], share: int, due: int) -> None:
+    parameters = {"hooks": json.dumps([[q.hook_id, q.head] for q in queues]), "share": share, "due": due}
+    rows = json.loads(cursor.execute(_PICK_DELIVERIES, parameters).fetchone()[0])
+    for queue, (_, returned_ids, fresh_ids, greatest) in zip(queues, rows, strict=True):
+        queue.share = share
+        queue.taken = (returned_ids + fresh_ids)[:share]
+        fresh_taken = queue.taken[len(returned_ids) :]
+        queue.is_short = len(queue.taken) < share
+        if len(fresh_taken) == len(fresh_ids):
+            # The last fresh one is taken: what lies above it, if anything, is no longer fresh.
+            queue.new_head = greatest or queue.head
+        else:
+            queue.new_head = fresh_taken[-1] if fresh_taken else queue.head
+
+
+def _even_shares(rooms: Sequence[int], capacity: int) -> list[int]:
+    """Share `capacity` among queues with these rooms: nobody gets a second before everybody has a first."""
+    shares = [0] * len(rooms)
+    open_queues = [index for index, room in enumerate(rooms) if room > 0]
+    while capacity > 0 and open_queues:
+        each = max(1, capacity // len(open_queues))
+        for index in open_queues:
+            more = min(each, rooms[index] - shares[index], capacity)
+            shares[index] += more
+            capacity -= more
+        open_queues = [index for index in open_queues if shares[index] < rooms[index]]
+    return shares
+
+
+def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, due: int, lease: timedelta) -> None:
+    ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
+    if ids:
+        cursor.execute(_CLAIM, (json.dumps(ids), now + lease // timedelta(microseconds=1), now))
+    cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
+    turn = cursor.execute("SELECT number FROM procore_hooks_turns").fetchone()[0]
+    rows = [[one.hook_id, len(one.delivery_ids), one.head] for one in picked]
+    cursor.execute(_ENTER_FLIGHT, {"picked": json.dumps(rows), "turn": turn, "due": due})
+
+
+class HookCache:
+    """Hooks by what their rows hold: to decode one anew for each claim would be most of the work."""
+
+    def __init__(self) -> None:
+        self._hooks: dict[int, tuple[list[Any], Hook]] = {}
+
+    def load(self, cursor: sqlite3.Cursor, hook_ids: Sequence[int]) -> dict[int, Hook]:
+        """The hooks as they are now."""
+        if not hook_ids:
+            return {}
+        if len(self._hooks) > _MOST_CACHED:
+            self._hooks.clear()
+        found = {}
+        for row in json.loads(cursor.execute(_LOAD_HOOKS, (json.dumps(hook_ids),)).fetchone()[0]):
+            cached = self._hooks.get(row[0])
+            if cached is None or cached[0] != row:
+                cached = self._hooks[row[0]] = (row, hook_from_row(row))
+            found[row[0]] = cached[1]
+        return found
+
+
+def load_claims(
+    cursor: sqlite3.Cursor, picked: Sequence[Picked], hooks: dict[int, Hook], now: datetime, lease_until: datetime
+) -> list[Claim]:
+    """The claims of what was picked, with their events."""
+    if not picked:
+        return []
+    queues = {one.hook_id: one for one in picked}
+    ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
+    return [
+        Claim(
+            delivery_id=row[0],
+            hook=hooks[row[1]],
+            event=event_from_row(row[4:]),
+            number=row[2],
+            epoch=queues[row[1]].epoch,
+            failures=queues[row[1]].failures,
+            first_attempt_at=moment_or_none(row[3]),
+            claimed_at=now,
+            lease_until=lease_until,
+        )
+        for row in cursor.execute(_LOAD, (json.dumps(ids),)).fetchall()
+    ]

@@ -1,0 +1,217 @@
+"""Settling: what becomes of deliveries whose attempt is over, and of those whose lease ran out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+
+from ..._core.claims import Settled, Settlement
+from ..._core.models import Attempt, masked_url
+from .ready import ready
+from .rows import DERIVED_HEADERS, STATES, attempt_row, is_derivable, moment, stamp_or_none
+from .sweeping import drop_waiting
+
+__all__ = ["Settling"]
+
+_LEFT_OPEN: Final = "no result was recorded: the process that made this attempt ended, or lost its lease"
+_RETRYING, _DISCARDED = 1, 4
+_EXPIRED_AT_ONCE: Final = 1000
+_MOST_REMEMBERED: Final = 10_000
+
+_HOLDING: Final = """
+SELECT json_group_array(json_array(j.key, q.epoch, d.id <= q.dropped_through, q.drop_reason))
+FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value ->> 0
+    CROSS JOIN procore_hooks_queues q ON q.hook_id = d.hook_id
+WHERE d.lease_until IS NOT NULL AND d.attempt_count = j.value ->> 1
+"""
+_EXPIRED: Final = """
+SELECT json_group_array(json_array(d.id, d.hook_id, d.attempt_count, d.claimed_at, h.destination_url,
+    d.id <= q.dropped_through, q.drop_reason))
+FROM (SELECT id FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL AND lease_until <= ? LIMIT ?) x
+    CROSS JOIN procore_hooks_deliveries d ON d.id = x.id
+    CROSS JOIN procore_hooks_queues q ON q.hook_id = d.hook_id
+    CROSS JOIN procore_hooks_hooks h ON h.id = d.hook_id
+"""
+_END_ATTEMPTS: Final = """
+UPDATE procore_hooks_deliveries SET state = j.state, completed_at = j.completed_at, due_at = j.due_at,
+    reason = j.reason, lease_until = NULL, claimed_at = NULL
+FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS completed_at, value ->> 3 AS due_at,
+    value ->> 4 AS reason FROM json_each(?)) AS j
+WHERE procore_hooks_deliveries.id = j.id
+"""
+_LEAVE_FLIGHT: Final = f"""
+UPDATE procore_hooks_queues SET in_flight = in_flight - j.ended,
+    ready_at = {ready(in_flight="in_flight - j.ended")}
+FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS ended FROM json_each(:ended)) AS j
+WHERE procore_hooks_queues.hook_id = j.hook_id
+"""
+_CHANGE: Final = f"""
+UPDATE procore_hooks_queues SET failures = j.failures, failing_since = j.failing_since, paused_until = j.paused_until,
+    enabled = CASE WHEN NOT j.disabled THEN enabled
+        WHEN (SELECT when_disabled FROM procore_hooks_hooks h WHERE h.id = j.hook_id) = 'drop' THEN -1 ELSE 0 END,
+    epoch = epoch + 1,
+    ready_at = {ready(failures="j.failures", paused_until="j.paused_until", enabled="iif(j.disabled, 0, enabled)")}
+FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS failures, value ->> 2 AS failing_since, value ->> 3 AS paused_until,
+    value ->> 4 AS disabled FROM json_each(:changes)) AS j
+WHERE procore_hooks_queues.hook_id = j.hook_id
+"""
+_DISABLE: Final = """
+UPDATE procore_hooks_hooks SET status = 'disabled', updated_at = ?2
+WHERE id IN (SELECT value FROM json_each(?1)) AND deleted_at IS NULL
+"""
+
+
+@attrs.frozen
+class _Ended:
+    """An attempt that is over: what its delivery becomes."""
+
+    delivery_id: int
+    hook_id: int
+    state: int
+    completed_at: int | None
+    due_at: int | None
+    reason: str | None
+    attempt: Attempt
+
+
+class Settling:
+    """Settles attempts of one database; remembers which URLs and headers are stored already."""
+
+    def __init__(self) -> None:
+        self._request_ids: dict[tuple[str, str], int] = {}
+
+    def forget(self) -> None:
+        """Forget what may have been rolled back."""
+        self._request_ids.clear()
+
+    def settle(
+        self, cursor: sqlite3.Cursor, settlements: Sequence[Settlement], now: int, due: int
+    ) -> tuple[list[Settled], list[Settlement]]:
+        if not settlements:
+            return [], []
+        fences = json.dumps([[s.claim.delivery_id, s.claim.number] for s in settlements])
+        holding: dict[int, list[Any]] = {
+            row[0]: row[1:] for row in json.loads(cursor.execute(_HOLDING, (fences,)).fetchone()[0])
+        }
+        epochs: dict[int, int] = {}
+        flushed: dict[int, str] = {}
+        settled: list[Settled] = []
+        ended: list[_Ended] = []
+        late: list[Settlement] = []
+        over: set[int] = set()
+        for index, settlement in enumerate(settlements):
+            if index not in holding or settlement.claim.delivery_id in over:
+                late.append(settlement)
+                continue
+            over.add(settlement.claim.delivery_id)
+            epoch, dropped, drop_reason = holding[index]
+            hook_id, change = settlement.claim.hook.id, settlement.hook_change
+            # Of several settlements of a hook, each sees what those before it did.
+            one = _ended(settlement, flushed.get(hook_id, drop_reason if dropped else None), now)
+            changed = change is not None and epochs.get(hook_id, epoch) == settlement.claim.epoch
+            if change is not None and changed:
+                epochs[hook_id] = epoch + 1
+                if change.flush_reason is not None:
+                    flushed[hook_id] = change.flush_reason
+            ended.append(one)
+            settled.append(Settled(settlement=settlement, status=STATES[one.state], changed=changed))
+        self._end_attempts(cursor, ended, due)
+        _change_queues(cursor, settled, now, due)
+        return settled, late
+
+    def return_expired(self, cursor: sqlite3.Cursor, now: int, due: int) -> int:
+        rows = json.loads(cursor.execute(_EXPIRED, (now, _EXPIRED_AT_ONCE)).fetchone()[0])
+        ended = []
+        for delivery_id, hook_id, number, claimed_at, url, dropped, drop_reason in rows:
+            attempt = Attempt(
+                number=number,
+                outcome="unknown",
+                request_url=masked_url(url),
+                response_error=_LEFT_OPEN,
+                started_at=moment(claimed_at),
+            )
+            if dropped:
+                ended.append(_Ended(delivery_id, hook_id, _DISCARDED, now, None, drop_reason, attempt))
+            else:
+                ended.append(_Ended(delivery_id, hook_id, _RETRYING, None, 0, None, attempt))
+        self._end_attempts(cursor, ended, due)
+        return len(ended)
+
+    def _end_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended], due: int) -> None:
+        if not ended:
+            return
+        self._insert_attempts(cursor, ended)
+        rows = [[e.delivery_id, e.state, e.completed_at, e.due_at, e.reason] for e in ended]
+        cursor.execute(_END_ATTEMPTS, (json.dumps(rows),))
+        per_hook: dict[int, int] = {}
+        for one in ended:
+            per_hook[one.hook_id] = per_hook.get(one.hook_id, 0) + 1
+        cursor.execute(_LEAVE_FLIGHT, {"ended": json.dumps(list(per_hook.items())), "due": due})
+
+    def _insert_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended]) -> None:
+        rows = [attempt_row(e.delivery_id, e.attempt, self._request_id(cursor, e.attempt)) for e in ended]
+        # Bodies are bytes, which JSON cannot hold: so many rows of parameters. Sizes are powers of two, so that a
+        # few statements serve and stay prepared.
+        start = 0
+        while start < len(rows):
+            size = min(128, 1 << ((len(rows) - start).bit_length() - 1))
+            chunk = rows[start : start + size]
+            marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * size)
+            parameters = [value for row in chunk for value in row]
+            cursor.execute(f"INSERT INTO procore_hooks_attempts VALUES {marks}", parameters)
+            start += size
+
+    def _request_id(self, cursor: sqlite3.Cursor, attempt: Attempt) -> int:
+        """The URL and the headers are the same for most attempts of a hook: they are stored once."""
+        headers = dict(attempt.request_headers)
+        if is_derivable(attempt):
+            for name in DERIVED_HEADERS:
+                del headers[name]
+        key = (attempt.request_url, json.dumps(headers, separators=(",", ":")))
+        known = self._request_ids.get(key)
+        if known is None:
+            cursor.execute("INSERT OR IGNORE INTO procore_hooks_requests (url, headers) VALUES (?, ?)", key)
+            known = int(
+                cursor.execute("SELECT id FROM procore_hooks_requests WHERE url = ? AND headers = ?", key).fetchone()[0]
+            )
+            if len(self._request_ids) > _MOST_REMEMBERED:
+                self._request_ids.clear()
+            self._request_ids[key] = known
+        return known
+
+
+def _ended(settlement: Settlement, drop_reason: str | None, now: int) -> _Ended:
+    claim, status, attempt = settlement.claim, settlement.status, settlement.attempt
+    if status == "retrying" and drop_reason is None:
+        due_at = stamp_or_none(settlement.due_at) or 0
+        return _Ended(claim.delivery_id, claim.hook.id, _RETRYING, None, due_at, None, attempt)
+    reason = settlement.reason
+    if status == "retrying":
+        status, reason = "discarded", drop_reason
+    state = STATES.index(status)
+    return _Ended(claim.delivery_id, claim.hook.id, state, now, None, reason, attempt)
+
+
+def _change_queues(cursor: sqlite3.Cursor, settled: Sequence[Settled], now: int, due: int) -> None:
+    changes = [
+        (one.settlement.claim.hook.id, one.settlement.hook_change)
+        for one in settled
+        if one.changed and one.settlement.hook_change is not None
+    ]
+    if not changes:
+        return
+    rows = [
+        [hook_id, c.failures, stamp_or_none(c.failing_since), stamp_or_none(c.paused_until), int(c.disable)]
+        for hook_id, c in changes
+    ]
+    cursor.execute(_CHANGE, {"changes": json.dumps(rows), "due": due})
+    disabled = [hook_id for hook_id, change in changes if change.disable]
+    if disabled:
+        cursor.execute(_DISABLE, (json.dumps(disabled), now))
+    for hook_id, change in changes:
+        if change.flush_reason is not None:
+            drop_waiting(cursor, hook_id, change.flush_reason)

@@ -1,0 +1,361 @@
+"""A dispatcher's life: each way to run one, what stopping waits for, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+from procore_hooks import AsyncHookRegistry, Conflict, Dispatcher, HookRegistry, InvalidInput, Timeouts
+from procore_hooks.testing import ScriptedEndpoint, WebhookReceiver
+
+from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
+
+QUICK = Timeouts(connect=1, response=1, total=1)
+
+
+def status_of(registry: HookRegistry, delivery_id: int) -> str:
+    return registry.deliveries.get(delivery_id).status
+
+
+# Each way to run
+
+
+def test_start_delivers_in_the_background_until_stop(registry: HookRegistry) -> None:
+    """Between start and stop events flow; after stop they stay enqueued."""
+    hook_for(registry)
+    endpoint = ScriptedEndpoint()
+    dispatcher = Dispatcher(registry, transport=endpoint)
+    dispatcher.start()
+    sent = emit(registry)
+    wait_until(lambda: status_of(registry, sent) == "delivered")
+    dispatcher.stop()
+    waiting = emit(registry)
+
+    assert status_of(registry, waiting) == "enqueued"
+    assert len(endpoint.requests) == 1
+
+
+def test_with_starts_and_stops(registry: HookRegistry) -> None:
+    """A `with` block delivers while it lasts, and stops also when its body raises."""
+    hook_for(registry)
+    dispatcher = Dispatcher(registry, transport=answering())
+
+    def block() -> None:
+        with dispatcher as entered:
+            assert entered is dispatcher
+            sent = emit(registry)
+            wait_until(lambda: status_of(registry, sent) == "delivered")
+            raise KeyError("of the app")
+
+    with pytest.raises(KeyError):
+        block()
+    assert status_of(registry, emit(registry)) == "enqueued"
+
+
+def test_run_works_in_this_thread_until_stop(registry: HookRegistry) -> None:
+    """`run` returns once another thread calls `stop`."""
+    hook_for(registry)
+    endpoint = ScriptedEndpoint()
+    dispatcher = Dispatcher(registry, transport=endpoint)
+    emit(registry)
+
+    def stop_later() -> None:
+        endpoint.wait_for(1)
+        dispatcher.stop()
+
+    stopper = threading.Thread(target=stop_later)
+    stopper.start()
+    dispatcher.run()
+    stopper.join(BOUND)
+    assert registry.deliveries.list()[0].status == "delivered"
+
+
+def test_run_async_works_in_the_callers_loop(registry: HookRegistry) -> None:
+    """`run_async` delivers in the loop that awaits it, and `stop` ends it from inside and at once."""
+    hook_for(registry)
+    loops: list[asyncio.AbstractEventLoop] = []
+    dispatcher = Dispatcher(registry, transport=answering(), observers=[lambda _: loops.append(_loop())])
+
+    async def main() -> None:
+        task = asyncio.create_task(dispatcher.run_async())
+        sent = emit(registry)
+        async with asyncio.timeout(BOUND):
+            while await asyncio.to_thread(status_of, registry, sent) != "delivered":
+                await asyncio.sleep(0.002)
+            dispatcher.stop()  # would wait for ever here, if it waited for its own loop
+            await task
+        assert loops == [asyncio.get_running_loop()]
+
+    asyncio.run(main())
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_async_with_works_in_the_callers_loop(registry: HookRegistry) -> None:
+    """`async with` delivers while it lasts and settles what is in flight when it ends."""
+    hook_for(registry)
+    endpoint = HeldEndpoint()
+
+    async def main() -> int:
+        async with asyncio.timeout(BOUND), Dispatcher(registry, transport=endpoint):
+            sent = emit(registry)
+            while not endpoint.requests:
+                await asyncio.sleep(0.002)
+            endpoint.answer(0)
+        return sent
+
+    assert status_of(registry, asyncio.run(main())) == "delivered"
+
+
+def test_an_async_registry_will_do() -> None:
+    """A dispatcher takes an `AsyncHookRegistry` as well."""
+
+    async def main() -> None:
+        async with AsyncHookRegistry() as registry:
+            hook = await registry.hooks.create("https://hooks.example/", namespace="test")
+            await registry.triggers.create(hook.id, "RFIs", "update")
+            async with Dispatcher(registry, transport=answering()) as dispatcher:
+                await registry.emit("RFIs", "update")
+                assert (await dispatcher.drain_async(BOUND)).delivered == 1
+
+    asyncio.run(main())
+
+
+# One at a time
+
+
+@pytest.mark.parametrize("again", [Dispatcher.start, Dispatcher.run], ids=["start", "run"])
+def test_a_running_dispatcher_is_not_started_twice(plain: HookRegistry, again: Callable[[Dispatcher], None]) -> None:
+    """A second start or run is a conflict, and the first goes on."""
+    hook_for(plain)
+    with Dispatcher(plain, transport=answering()) as dispatcher:
+        with pytest.raises(Conflict, match="running already"):
+            again(dispatcher)
+        sent = emit(plain)
+        wait_until(lambda: status_of(plain, sent) == "delivered")
+
+
+def test_run_inside_a_loop_is_a_conflict(plain: HookRegistry) -> None:
+    """`run` in a thread with a running loop says what to call instead, and leaves the dispatcher fit to start."""
+    dispatcher = Dispatcher(plain, transport=answering())
+
+    async def main() -> None:
+        with pytest.raises(Conflict, match="run_async"):
+            dispatcher.run()
+
+    asyncio.run(main())
+    dispatcher.start()
+    dispatcher.stop()
+
+
+def test_it_starts_again_after_stop(registry: HookRegistry) -> None:
+    """A stopped dispatcher can be started again, any number of times, and goes on with what waited."""
+    hook_for(registry)
+    dispatcher = Dispatcher(registry, transport=answering())
+    for _ in range(3):
+        sent = emit(registry)
+        with dispatcher:
+            wait_until(lambda sent=sent: status_of(registry, sent) == "delivered")
+
+
+def test_stop_of_one_that_never_ran_does_nothing(plain: HookRegistry) -> None:
+    """Stopping what does not run returns at once, twice too."""
+    dispatcher = Dispatcher(plain)
+    dispatcher.stop()
+    dispatcher.stop(timeout=1)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 10_001, True, 1.5, "7"])
+def test_max_in_flight_is_checked(plain: HookRegistry, wrong: object) -> None:
+    """A limit that is no number from 1 to 10,000 is refused by name."""
+    with pytest.raises(InvalidInput, match="max_in_flight"):
+        Dispatcher(plain, max_in_flight=wrong)  # type: ignore[arg-type]
+
+
+# What stopping waits for
+
+
+def test_stop_waits_for_what_is_in_flight_and_claims_nothing_more(registry: HookRegistry) -> None:
+    """An attempt under way is settled by its answer; what waits behind it stays enqueued and was not claimed."""
+    hook_for(registry)
+    endpoint = HeldEndpoint()
+    dispatcher = Dispatcher(registry, transport=endpoint)
+    dispatcher.start()
+    first, second = emit(registry), emit(registry)
+    endpoint.wait_for(1)
+    stopper = threading.Thread(target=dispatcher.stop)
+    stopper.start()
+    endpoint.answer(0)
+    stopper.join(BOUND)
+
+    assert not stopper.is_alive()
+    assert status_of(registry, first) == "delivered"
+    assert (status_of(registry, second), registry.deliveries.get(second).attempt_count) == ("enqueued", 0)
+
+
+def test_stop_waits_at_most_as_long_as_asked(plain: HookRegistry) -> None:
+    """`stop(timeout)` returns when its time is up, and the attempt is still settled by its answer."""
+    hook_for(plain)
+    endpoint = HeldEndpoint()
+    dispatcher = Dispatcher(plain, transport=endpoint)
+    dispatcher.start()
+    sent = emit(plain)
+    endpoint.wait_for(1)
+    dispatcher.stop(timeout=0.05)
+
+    assert status_of(plain, sent) == "enqueued"
+    endpoint.answer(0)
+    wait_until(lambda: status_of(plain, sent) == "delivered")
+
+
+def test_stop_waits_no_longer_than_the_total_deadline(registry: HookRegistry) -> None:
+    """An attempt that ignores its own deadline is cut short, recorded as unknown, and due at once."""
+    hook_for(registry)
+
+    class Stubborn(HeldEndpoint):
+        async def handle_async_request(self, request):  # type: ignore[no-untyped-def]
+            try:
+                return await super().handle_async_request(request)
+            except asyncio.CancelledError:
+                # Once: it takes no notice of the deadline.
+                return await super().handle_async_request(request)
+
+    endpoint = Stubborn()
+    dispatcher = Dispatcher(registry, transport=endpoint, timeouts=Timeouts(total=0.2))
+    dispatcher.start()
+    sent = emit(registry)
+    endpoint.wait_for(2)
+    dispatcher.stop()
+
+    delivery = registry.deliveries.get(sent)
+    assert (delivery.status, delivery.attempts[0].outcome) == ("retrying", "unknown")
+    assert "cut short" in str(delivery.attempts[0].response_error)
+    assert Dispatcher(registry, transport=answering()).drain().delivered == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_cancelling_run_async_settles_what_is_in_flight(registry: HookRegistry, times: int) -> None:
+    """A cancelled `run_async` raises `CancelledError`; its attempt is ``unknown`` and due at once, no lease waits."""
+    hook = hook_for(registry)
+    endpoint = HeldEndpoint()
+
+    async def main() -> None:
+        task = asyncio.create_task(Dispatcher(registry, transport=endpoint).run_async())
+        emit(registry)
+        async with asyncio.timeout(BOUND):
+            while not endpoint.requests:
+                await asyncio.sleep(0.002)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    for _ in range(times):
+        asyncio.run(main())
+        endpoint.requests.clear()
+        endpoint._open.clear()
+    first = registry.deliveries.list(hook.id)[-1]
+    assert [attempt.outcome for attempt in first.attempts] == ["unknown"] * times
+    assert registry.hooks.get(hook.id).paused_until is None
+    assert Dispatcher(registry, transport=answering()).drain().delivered == times
+
+
+def test_stop_in_an_observer_ends_the_run(registry: HookRegistry) -> None:
+    """An observer, which runs in the dispatcher's thread, may stop it without waiting for itself."""
+    hook_for(registry)
+    dispatcher = Dispatcher(registry, transport=answering(), observers=[lambda _: dispatcher.stop()])
+    dispatcher.start()
+    emit(registry)
+    wait_until(lambda: not _dispatcher_threads())
+    assert registry.deliveries.list()[0].status == "delivered"
+
+
+# What is left
+
+
+def _dispatcher_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("procore-hooks")]
+
+
+def test_nothing_is_left_after_stop(registry: HookRegistry) -> None:
+    """No thread, no socket: when `stop` returns they are gone, kept-alive connections too."""
+    with WebhookReceiver() as receiver, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        hook_for(registry, receiver.url)
+        dispatcher = Dispatcher(registry)
+        for _ in range(2):
+            with dispatcher:
+                sent = emit(registry)
+                wait_until(lambda sent=sent: status_of(registry, sent) == "delivered")
+            assert _dispatcher_threads() == []
+        gc.collect()
+    assert [str(one.message) for one in caught if issubclass(one.category, ResourceWarning)] == []
+
+
+def test_nothing_is_left_after_a_drain(registry: HookRegistry) -> None:
+    """A drain without a running dispatcher leaves no thread either."""
+    hook_for(registry)
+    emit(registry)
+    Dispatcher(registry, transport=answering()).drain()
+    assert _dispatcher_threads() == []
+
+
+def test_a_second_cancellation_leaves_no_thread(plain: HookRegistry) -> None:
+    """Cancelled again while it settles, a run still ends its storage thread."""
+    hook_for(plain)
+    endpoint = HeldEndpoint()
+
+    async def main() -> None:
+        task = asyncio.create_task(Dispatcher(plain, transport=endpoint).run_async())
+        emit(plain)
+        async with asyncio.timeout(BOUND):
+            while not endpoint.requests:
+                await asyncio.sleep(0.002)
+            task.cancel()
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    wait_until(lambda: not _dispatcher_threads())
+
+
+def test_a_given_transport_stays_open(plain: HookRegistry) -> None:
+    """A transport that the app gave is the app's to close."""
+    closed: list[bool] = []
+
+    class Ours(ScriptedEndpoint):
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    hook_for(plain)
+    emit(plain)
+    Dispatcher(plain, transport=Ours()).drain()
+    assert closed == []
+
+
+def test_idle_dispatchers_hardly_work(plain: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing to do the storage is asked a few times a second, not in a spin."""
+    turns: list[float] = []
+    turn = plain.storage.turn
+    monkeypatch.setattr(plain.storage, "turn", lambda *a, **k: (turns.append(time.monotonic()), turn(*a, **k))[1])
+    with Dispatcher(plain, transport=answering()):
+        wait_until(lambda: len(turns) >= 4)
+    assert turns[3] - turns[1] > 0.3
+
+
+def test_a_closed_storage_is_told_of(plain: HookRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    """A dispatcher whose storage is closed beneath it goes on trying, says so, and stops when told."""
+    with caplog.at_level(logging.ERROR, "procore_hooks"), Dispatcher(plain, timeouts=QUICK):
+        plain.close()
+        wait_until(lambda: "closed" in caplog.text)
+    assert _dispatcher_threads() == []
