@@ -6,7 +6,8 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -79,21 +80,24 @@ class Dispatcher:
 
         Raises:
             Conflict: it is running already.
+            StorageError: the storage is closed.
         """
-        began = threading.Event()
+        began: Future[None] = Future()
         engine = self._take_on()
         self._thread = threading.Thread(
             target=self._run_in_thread, args=(engine, began), name="procore-hooks-dispatcher", daemon=True
         )
-        atexit.register(self.stop)
         self._thread.start()
-        began.wait()
+        began.result()
+        atexit.register(self.stop)
 
-    def _run_in_thread(self, engine: Engine, began: threading.Event) -> None:
+    def _run_in_thread(self, engine: Engine, began: Future[None]) -> None:
         try:
-            asyncio.run(self._run_engine(engine, began))
-        finally:
-            began.set()
+            asyncio.run(self._run_engine(engine, lambda: began.set_result(None)))
+        except BaseException as error:
+            if began.done():
+                raise
+            began.set_exception(error)
 
     def stop(self, timeout: float | None = None) -> None:
         """Claim nothing more and wait for the attempts in flight; what is not sent stays queued.
@@ -146,11 +150,9 @@ class Dispatcher:
 
     async def __aenter__(self) -> Self:
         engine = self._take_on()
-        began = asyncio.Event()
-        self._task = asyncio.create_task(self._run_engine(engine, began))
-        waiting = asyncio.ensure_future(began.wait())
-        await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        # From here on there is something to drain. Nothing is awaited: a cancellation would leave the task behind.
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._run_engine(engine))
         return self
 
     async def __aexit__(
@@ -237,10 +239,10 @@ class Dispatcher:
         except RuntimeError:
             return False
 
-    async def _run_engine(self, engine: Engine, began: threading.Event | asyncio.Event | None = None) -> None:
+    async def _run_engine(self, engine: Engine, started: Callable[[], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            await engine.run(started=None if began is None else began.set)
+            await engine.run(started=started)
         finally:
             self._let_go()
 

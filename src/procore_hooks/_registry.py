@@ -290,7 +290,7 @@ class BoundRegistry:
         self, registry: HookRegistry, *, company_id: str | None, project_id: str | None, user_id: str | None
     ) -> None:
         self._registry = registry
-        self._filled = {"company_id": company_id, "project_id": project_id, "user_id": user_id}
+        self._filled: dict[str, Any] = {"company_id": company_id, "project_id": project_id, "user_id": user_id}
 
     def emit(self, resource: str, action: str, payload: Any = None, **keywords: Any) -> Emission:
         """See `HookRegistry.emit`."""

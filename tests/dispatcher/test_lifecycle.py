@@ -87,8 +87,7 @@ def test_run_async_works_in_the_callers_loop(registry: HookRegistry) -> None:
         task = asyncio.create_task(dispatcher.run_async())
         sent = emit(registry)
         async with asyncio.timeout(BOUND):
-            while await asyncio.to_thread(status_of, registry, sent) != "delivered":
-                await asyncio.sleep(0.002)
+            await asyncio.to_thread(wait_until, lambda: status_of(registry, sent) == "delivered")
             dispatcher.stop()  # would wait for ever here, if it waited for its own loop
             await task
         assert loops == [asyncio.get_running_loop()]
@@ -108,8 +107,7 @@ def test_async_with_works_in_the_callers_loop(registry: HookRegistry) -> None:
     async def main() -> int:
         async with asyncio.timeout(BOUND), Dispatcher(registry, transport=endpoint):
             sent = emit(registry)
-            while not endpoint.requests:
-                await asyncio.sleep(0.002)
+            await asyncio.to_thread(endpoint.wait_for, 1)
             endpoint.answer(0)
         return sent
 
@@ -252,8 +250,7 @@ def test_cancelling_run_async_settles_what_is_in_flight(registry: HookRegistry, 
         task = asyncio.create_task(Dispatcher(registry, transport=endpoint).run_async())
         emit(registry)
         async with asyncio.timeout(BOUND):
-            while not endpoint.requests:
-                await asyncio.sleep(0.002)
+            await asyncio.to_thread(endpoint.wait_for, 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -317,8 +314,7 @@ def test_a_second_cancellation_leaves_no_thread(plain: HookRegistry) -> None:
         task = asyncio.create_task(Dispatcher(plain, transport=endpoint).run_async())
         emit(plain)
         async with asyncio.timeout(BOUND):
-            while not endpoint.requests:
-                await asyncio.sleep(0.002)
+            await asyncio.to_thread(endpoint.wait_for, 1)
             task.cancel()
             await asyncio.sleep(0)
             task.cancel()

@@ -126,9 +126,7 @@ RAISED: list[tuple[BaseException, str]] = [
 
 
 @pytest.mark.parametrize(("error", "text"), RAISED, ids=lambda value: type(value).__name__)
-def test_whatever_is_raised_is_one_recorded_attempt(
-    by_hand: HookRegistry, error: BaseException, text: str
-) -> None:
+def test_whatever_is_raised_is_one_recorded_attempt(by_hand: HookRegistry, error: BaseException, text: str) -> None:
     """Each exception is the failure of one attempt, in one readable line, and the next attempt is made when due."""
     hook_for(by_hand)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -31,7 +32,6 @@ class Failing:
         self._storage = storage
         self.error: Exception | None = None
         self.failed: list[float] = []
-        self.settles_first = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -64,7 +64,7 @@ def test_a_storage_that_fails_for_a_while_stops_nothing(
         assert dispatcher.drain(BOUND).next_due_at is None
         assert registry.deliveries.get(sent).status == "delivered"
 
-    gaps = [later - earlier for earlier, later in zip(failing.failed, failing.failed[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(failing.failed)]
     assert gaps[3] > gaps[0]
     assert gaps[3] >= 0.08
     assert [record.getMessage() for record in caplog.records] == [
@@ -83,7 +83,7 @@ def test_trouble_is_logged_once_a_minute(
     with caplog.at_level(logging.ERROR, "procore_hooks"), Dispatcher(registry, transport=answering()):
         wait_until(lambda: len(caplog.records) >= 3)
     times = [record.created for record in caplog.records]
-    assert all(later - earlier >= 0.19 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.19 for earlier, later in pairwise(times))
     assert len(failing.failed) > 10
 
 
@@ -173,9 +173,7 @@ def test_a_result_after_the_lease_is_dropped(
     assert f"delivery {sent}: the result of attempt 1 came after its lease had run out" in caplog.text
 
 
-def test_a_dispatcher_that_lost_its_own_lease_settles_each_attempt(
-    by_hand: HookRegistry, clock: ManualClock
-) -> None:
+def test_a_dispatcher_that_lost_its_own_lease_settles_each_attempt(by_hand: HookRegistry, clock: ManualClock) -> None:
     """Two attempts of one delivery in one dispatcher are told apart, also when they are cut short."""
     hook_for(by_hand)
     slow = HeldEndpoint()

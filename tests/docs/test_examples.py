@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import procore_hooks
 from procore_hooks import DestinationPolicy, Dispatcher, HookRegistry
-from procore_hooks.exceptions import VerificationError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+# Where the package is found from here, for the processes that run the examples.
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(procore_hooks.__file__).parents[1]),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 SECRET = "whsec_" + "c2VjcmV0" * 4
 PLUGIN = "procore_hooks.testing.pytest_plugin"
 
 
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the folder of the examples; warnings are errors."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-X", "utf8", *command],
         cwd=EXAMPLES,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -85,12 +92,12 @@ def test_demo_ends_well() -> None:
     assert done.stdout.count("signature verified") == 6
 
 
-def test_receiver_takes_what_is_signed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receiver_takes_what_is_signed_and_nothing_else() -> None:
     """The receiver that is shown reads a real delivery, once, and refuses one that another secret has signed."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "receiver.py", "0"],
         cwd=EXAMPLES,
-        env={**os.environ, "WEBHOOK_SECRET": SECRET},
+        env={**ENVIRONMENT, "WEBHOOK_SECRET": SECRET},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -125,8 +132,6 @@ def test_readme_shows_the_example_to_the_letter(name: str) -> None:
 
 def test_links_lead_somewhere() -> None:
     """Each relative link of the README leads to a file that is there."""
-    import re
-
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", readme):
         assert (ROOT / target).exists(), target

@@ -13,6 +13,7 @@ import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
+import procore_hooks
 from procore_hooks import HookRegistry
 from procore_hooks.testing import WebhookReceiver
 
@@ -40,8 +41,7 @@ def parse(page: Path, output: Output) -> Document:
             return None
         return f"this was expected:\n{example.parsed}\nand this was printed:\n{printed}"
 
-    python = PythonCodeBlockParser(future_imports=["annotations"])
-    return Sybil([python, CodeBlockParser(OUTPUT, compare)]).parse(page)
+    return Sybil([PythonCodeBlockParser(), CodeBlockParser(OUTPUT, compare)]).parse(page)
 
 
 def close(namespace: dict[str, Any]) -> None:
@@ -55,6 +55,8 @@ def close(namespace: dict[str, Any]) -> None:
 def test_page_runs_as_printed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader who types the blocks of a page into one interpreter, in an empty folder, sees what the page shows."""
     monkeypatch.chdir(tmp_path)
+    # Where the package is found from, for the processes that a page starts.
+    monkeypatch.setenv("PYTHONPATH", str(Path(procore_hooks.__file__).parents[1]))
     output = Output()
     document = parse(page, output)
     try:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from procore_hooks import Dispatcher, DrainReport, Hook, HookRegistry, MemoryStorage, SQLiteStorage, Storage
+from procore_hooks import (
+    Dispatcher,
+    DrainReport,
+    Hook,
+    HookRegistry,
+    InvalidInput,
+    MemoryStorage,
+    SQLiteStorage,
+    Storage,
+)
 from procore_hooks.testing import ManualClock, ScriptedEndpoint
 
 
@@ -59,3 +68,40 @@ def listening(registry: HookRegistry) -> Callable[..., Hook]:
         return hook
 
     return make
+
+
+def stored(registry: HookRegistry) -> list[object]:
+    """All that a registry holds."""
+    hooks = registry.hooks.list(page_size=1000).items
+    triggers = [trigger for hook in hooks for trigger in registry.triggers.list(hook.id)]
+    return [*hooks, *triggers, *registry.deliveries.list(page_size=1000)]
+
+
+@pytest.fixture
+def refused(registry: HookRegistry, listening: Callable[..., Hook]) -> Callable[..., None]:
+    """Holds that a call, on a hook that gets every event, is refused with an error of this type, field and words.
+
+    The error is a ValueError, says all on one line and no secret, and nothing has changed.
+    """
+    hook = listening(("*", "*"))
+    listening()
+    registry.emit("RFIs", "update")
+
+    def check(
+        call: Callable[[HookRegistry, int], object], kind: type[InvalidInput], field: str, words: Iterable[str]
+    ) -> None:
+        before = stored(registry)
+        with pytest.raises(kind) as caught:
+            call(registry, hook.id)
+        error = caught.value
+        assert type(error) is kind
+        assert isinstance(error, ValueError)
+        assert error.field == field
+        text = str(error)
+        assert "\n" not in text
+        assert len(text) < 500
+        assert [word for word in words if word not in text] == []
+        assert [shown for shown in (text, repr(error), *map(str, error.args)) if "hunter2" in shown] == []
+        assert stored(registry) == before
+
+    return check

@@ -98,7 +98,7 @@ EVENTS = st.lists(
 def test_explain_agrees_with_emit(
     registry: HookRegistry, clock: ManualClock, hooks: list[Any], events: list[Any]
 ) -> None:
-    """For any hooks and events: a hook that `explain` says delivers gets a delivery to send or to keep; no other does."""
+    """For any hooks and events: a delivery is made, to send or to keep, for just the hooks that `explain` names."""
     # One storage for all examples, so that SQLite's file is made once; what an example leaves is deleted by the next.
     for left in registry.explain("RFIs", "update"):
         registry.hooks.delete(left.hook.id)

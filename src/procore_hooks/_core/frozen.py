@@ -11,6 +11,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+    raise TypeError("this mapping is read-only: make a dict() of it to change a copy")
+
+
+# Each method that it stands for has a signature of its own.
+_refused: Any = _refuse
+
+
 class FrozenDict(dict[K, V]):
     """A dict that refuses every change.
 
@@ -19,17 +27,14 @@ class FrozenDict(dict[K, V]):
 
     __slots__ = ()
 
-    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("this mapping is read-only: make a dict() of it to change a copy")
-
-    __setitem__ = _refuse
-    __delitem__ = _refuse
-    __ior__ = _refuse
-    clear = _refuse
-    pop = _refuse
-    popitem = _refuse
-    setdefault = _refuse
-    update = _refuse
+    __setitem__ = _refused
+    __delitem__ = _refused
+    __ior__ = _refused
+    clear = _refused
+    pop = _refused
+    popitem = _refused
+    setdefault = _refused
+    update = _refused
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))

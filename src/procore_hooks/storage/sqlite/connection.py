@@ -23,10 +23,15 @@ JournalMode = Literal["wal", "delete"]
 
 _log = logging.getLogger("procore_hooks")
 
+# What SQLite says, besides SQLITE_FULL, where a disk is full or a limit on the size of files is reached.
+_NO_SPACE: Final = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE")
 _OLDEST_SQLITE: Final = (3, 38, 0)  # the first with the operators -> and ->> on JSON
 # Connections that were open at a fork. The child must not use them, and not close them either, since closing could
 # write: they are kept here, untouched, for as long as the child lives.
 _ABANDONED: Final[list[object]] = []
+# Whoever closes a file loses the locks that SQLite holds on it for this process. So nobody here may open a file by
+# SQLite while another thread is still making it.
+_making_a_file: Final = threading.Lock()
 _warned_of_wal_reset = False
 
 
@@ -36,12 +41,12 @@ def storage_error(error: sqlite3.Error, path: str) -> StorageError:
     extended = getattr(error, "sqlite_errorname", None) or ""
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageBusy(f"{path} stayed locked by another connection; is a long transaction open on it?")
-    if code == sqlite3.SQLITE_FULL or extended in ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE"):
+    if code == sqlite3.SQLITE_FULL or extended in _NO_SPACE:
         return StorageFull(f"{path} could not be written: no space is left, or the file may not grow ({error})")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StorageCorrupt(f"{path} is not an SQLite database, or a damaged one ({error})")
     if code == sqlite3.SQLITE_CANTOPEN:
-        return StorageError(f"{path} cannot be opened: does its folder exist, and may it be written to?")
+        return StorageError(f"{path} cannot be opened: is it a file, does its folder exist, and may it be written to?")
     if code == sqlite3.SQLITE_READONLY:
         return StorageError(f"{path} may not be written to: look at the permissions of the file and its folder")
     return StorageError(f"{path}: {error}")
@@ -61,10 +66,18 @@ class Database:
     def __init__(
         self, path: str | os.PathLike[str], durability: Durability, journal_mode: JournalMode, busy_timeout: float
     ) -> None:
-        text = os.fspath(path)
-        if not isinstance(text, str) or not text or text == ":memory:" or text.startswith("file:"):
+        text = os.fspath(path) if isinstance(path, os.PathLike) else path
+        if not isinstance(text, str) or not text or "\0" in text or text == ":memory:" or text.startswith("file:"):
             raise InvalidInput(
                 "path", f"{text!r} is not the path of a file; MemoryStorage() keeps everything in memory"
+            )
+        if (
+            isinstance(busy_timeout, bool)
+            or not isinstance(busy_timeout, int | float)
+            or not 0 <= busy_timeout <= 86_400
+        ):
+            raise InvalidInput(
+                "busy_timeout", f"{busy_timeout!r} is not a number of seconds from 0 to 86400, such as 30"
             )
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
@@ -75,11 +88,13 @@ class Database:
         self._closed = False
         self._forget_connections()
         _warn_of_wal_reset(journal_mode)
+        _make_private(self.path)
 
     def _forget_connections(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._opened: dict[int, _Opened] = {}
+        # Last: another thread of a forked child that sees this number uses what is above.
+        self._pid = os.getpid()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Cursor]:
@@ -125,14 +140,18 @@ class Database:
     @contextlib.contextmanager
     def _use(self) -> Iterator[_Opened]:
         if self._pid != os.getpid():
-            _ABANDONED.append(self._opened)
-            self._forget_connections()
+            self._abandon_connections()
         opened = self._opened.get(threading.get_ident())
         if opened is None or opened.thread is not threading.current_thread():
             opened = self._open()
         with opened.in_use:
             self.check_open()
             yield opened
+
+    def _abandon_connections(self) -> None:
+        # Not even the lock is of use: a thread that is not there any more may hold it.
+        _ABANDONED.append(self._opened)
+        self._forget_connections()
 
     def check_open(self) -> None:
         """Raise `StorageError` if `close` was called."""
@@ -151,7 +170,12 @@ class Database:
                 if not other.thread.is_alive():
                     del self._opened[ident]
                     other.connection.close()
-            self._opened[threading.get_ident()] = opened
+            if self._closed:
+                # close() came in between, and would not find this one.
+                connection.close()
+            else:
+                self._opened[threading.get_ident()] = opened
+        self.check_open()
         return opened
 
     def connect(self) -> sqlite3.Connection:
@@ -165,10 +189,6 @@ class Database:
         )
         try:
             cursor = connection.cursor()
-            if self._journal_mode == "wal":
-                self._switch_to_wal(cursor)
-            else:
-                cursor.execute("PRAGMA journal_mode = DELETE")
             # In WAL mode NORMAL loses acknowledged commits at a power loss; without a WAL it can damage the file.
             cursor.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}")
             cursor.execute("PRAGMA temp_store = MEMORY")
@@ -177,14 +197,19 @@ class Database:
             raise
         return connection
 
-    def _switch_to_wal(self, cursor: sqlite3.Cursor) -> None:
+    def set_journal_mode(self) -> None:
+        """Set it as asked for. Unlike other settings it is one of the file: once is enough, for all connections."""
+        with self.read() as cursor:
+            self._switch_to(self._journal_mode, cursor)
+
+    def _switch_to(self, mode: JournalMode, cursor: sqlite3.Cursor) -> None:
         # Reading it first: setting it anew would need the lock each time. While another process is switching, SQLite
         # says "busy" at once, without waiting for its timeout.
         give_up = time.monotonic() + self._busy_timeout
         while True:
             try:
-                if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                    cursor.execute("PRAGMA journal_mode = WAL")
+                if cursor.execute("PRAGMA journal_mode").fetchone()[0] != mode:
+                    cursor.execute(f"PRAGMA journal_mode = {mode}")
                 return
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
@@ -193,15 +218,23 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; those that another thread is using, once it is done with them."""
+        if self._pid != os.getpid():
+            self._abandon_connections()
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, {}
-        if self._pid != os.getpid():
-            _ABANDONED.append(opened)
-            return
         for one in opened.values():
             with one.in_use:
                 one.connection.close()
+
+
+def _make_private(path: str) -> None:
+    """Make the file, if it is not there, so that its owner alone may read it: it will hold secrets.
+
+    SQLite makes it as the umask says, and its WAL and journal with the permissions that the file has.
+    """
+    with _making_a_file, contextlib.suppress(OSError):  # what is wrong with the path, SQLite will find and tell
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _warn_of_wal_reset(journal_mode: JournalMode) -> None:

@@ -190,8 +190,8 @@ def prune(database: Database, before: datetime) -> int:
         position = rows[-1][0]
         with database.write() as cursor:
             pruned += _prune_rows(cursor, json.dumps([row[0] for row in rows]))
-    with database.write() as cursor:
-        _prune_keys(cursor, limit)
+    while _prune_keys(database, limit):
+        pass
     return pruned
 
 
@@ -228,11 +228,26 @@ def _prune_rows(cursor: sqlite3.Cursor, ids: str) -> int:
     return pruned
 
 
-def _prune_keys(cursor: sqlite3.Cursor, before: int) -> None:
-    rows = cursor.execute(
-        "SELECT key, event_id FROM procore_hooks_idempotency_keys WHERE created_at < ?", (before,)
-    ).fetchall()
-    for key, event_id in rows:
-        cursor.execute("DELETE FROM procore_hooks_idempotency_keys WHERE key = ?", (key,))
-        cursor.execute("UPDATE procore_hooks_events SET uses = uses - 1 WHERE id = ?", (event_id,))
-        cursor.execute("DELETE FROM procore_hooks_events WHERE id = ? AND uses = 0", (event_id,))
+def _prune_keys(database: Database, before: int) -> int:
+    with database.read() as cursor:
+        rows = cursor.execute(
+            "SELECT key, event_id FROM procore_hooks_idempotency_keys WHERE created_at < ? LIMIT ?",
+            (before, _PRUNED_AT_ONCE),
+        ).fetchall()
+    if not rows:
+        return 0
+    with database.write() as cursor:
+        # Another process may be pruning too: an event is let go of by whoever deletes its key.
+        gone = cursor.execute(
+            """DELETE FROM procore_hooks_idempotency_keys WHERE key IN (SELECT value FROM json_each(?))
+            RETURNING event_id""",
+            (json.dumps([row[0] for row in rows]),),
+        ).fetchall()
+        ids = json.dumps([row[0] for row in gone])
+        cursor.execute(
+            "UPDATE procore_hooks_events SET uses = uses - 1 WHERE id IN (SELECT value FROM json_each(?))", (ids,)
+        )
+        cursor.execute(
+            "DELETE FROM procore_hooks_events WHERE uses = 0 AND id IN (SELECT value FROM json_each(?))", (ids,)
+        )
+    return len(rows)

@@ -146,8 +146,11 @@ VERSION: Final = len(_MIGRATIONS)
 def migrate(database: Database) -> None:
     """Bring the file to this release's schema. Raises `SchemaTooNew`, and changes nothing, if it is ahead."""
     with database.read() as cursor:
-        if _version(cursor, database.path) == VERSION:
-            return
+        version = _version(cursor, database.path)
+    # Not before: to set the journal mode changes the file.
+    database.set_journal_mode()
+    if version == VERSION:
+        return
     with database.write() as cursor:
         # Another process may have done it while we waited for the lock.
         version = _version(cursor, database.path)

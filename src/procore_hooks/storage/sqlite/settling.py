@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -20,7 +20,6 @@ __all__ = ["Settling"]
 _LEFT_OPEN: Final = "no result was recorded: the process that made this attempt ended, or lost its lease"
 _RETRYING, _DISCARDED = 1, 4
 _EXPIRED_AT_ONCE: Final = 1000
-_MOST_REMEMBERED: Final = 10_000
 
 _HOLDING: Final = """
 SELECT json_group_array(json_array(j.key, q.epoch, d.id <= q.dropped_through, q.drop_reason))
@@ -79,14 +78,15 @@ class _Ended:
 
 
 class Settling:
-    """Settles attempts of one database; remembers which URLs and headers are stored already."""
+    """Settles attempts in one transaction.
 
-    def __init__(self) -> None:
-        self._request_ids: dict[tuple[str, str], int] = {}
+    `request_ids` says which URLs and headers are stored already. What this transaction stores of them is in `stored`,
+    which is worth remembering once it is committed, and not before.
+    """
 
-    def forget(self) -> None:
-        """Forget what may have been rolled back."""
-        self._request_ids.clear()
+    def __init__(self, request_ids: Mapping[tuple[str, str], int]) -> None:
+        self._request_ids = request_ids
+        self.stored: dict[tuple[str, str], int] = {}
 
     def settle(
         self, cursor: sqlite3.Cursor, settlements: Sequence[Settlement], now: int, due: int
@@ -172,15 +172,13 @@ class Settling:
             for name in DERIVED_HEADERS:
                 del headers[name]
         key = (attempt.request_url, json.dumps(headers, separators=(",", ":")))
-        known = self._request_ids.get(key)
+        known = self._request_ids.get(key) or self.stored.get(key)
         if known is None:
             cursor.execute("INSERT OR IGNORE INTO procore_hooks_requests (url, headers) VALUES (?, ?)", key)
             known = int(
                 cursor.execute("SELECT id FROM procore_hooks_requests WHERE url = ? AND headers = ?", key).fetchone()[0]
             )
-            if len(self._request_ids) > _MOST_REMEMBERED:
-                self._request_ids.clear()
-            self._request_ids[key] = known
+            self.stored[key] = known
         return known
 
 

@@ -19,6 +19,8 @@ from .sweeping import sweep
 
 __all__ = ["Turns"]
 
+_MOST_REMEMBERED: Final = 10_000
+
 _NEXT_DUE: Final = """
 SELECT (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
     (SELECT min(lease_until) FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL),
@@ -31,7 +33,7 @@ class Turns:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._settling = Settling()
+        self._request_ids: dict[tuple[str, str], int] = {}
         self._hooks = HookCache()
 
     def turn(
@@ -46,17 +48,15 @@ class Turns:
             claimable = capacity > 0 and ready_at is not None and ready_at <= due
             if not (claimable or sweeping or (lease_until is not None and lease_until <= at)):
                 return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
-        try:
-            with self._database.write() as cursor:
-                settled, late = self._settling.settle(cursor, settlements, at, due)
-                discarded = sweep(cursor, at, due)
-                expired = self._settling.return_expired(cursor, at, due)
-                picked = pick(cursor, at, due, lease, capacity)
-                # Here and not later: a hook that is deleted in between has no secrets any more.
-                hooks = self._hooks.load(cursor, [one.hook_id for one in picked])
-        except BaseException:
-            self._settling.forget()
-            raise
+        settling = Settling(self._request_ids)
+        with self._database.write() as cursor:
+            settled, late = settling.settle(cursor, settlements, at, due)
+            discarded = sweep(cursor, at, due)
+            expired = settling.return_expired(cursor, at, due)
+            picked = pick(cursor, at, due, lease, capacity)
+            # Here and not later: a hook that is deleted in between has no secrets any more.
+            hooks = self._hooks.load(cursor, [one.hook_id for one in picked])
+        self._remember(settling.stored)
         with self._database.read() as cursor:
             claims = load_claims(cursor, picked, hooks, now, now + lease)
             next_due_at = _earliest(*cursor.execute(_NEXT_DUE).fetchone())
@@ -68,6 +68,12 @@ class Turns:
             claims=tuple(claims),
             next_due_at=next_due_at,
         )
+
+    def _remember(self, request_ids: dict[tuple[str, str], int]) -> None:
+        if len(self._request_ids) > _MOST_REMEMBERED:
+            # A new one: another thread may be in a turn with the old.
+            self._request_ids = {}
+        self._request_ids.update(request_ids)
 
 
 def _earliest(ready_at: int | None, lease_until: int | None, sweeping: int) -> datetime | None:
