@@ -334,11 +334,37 @@ class AsyncBoundRegistry:
     def __init__(self, bound: BoundRegistry) -> None:
         self._bound = bound
 
-    async def emit(self, resource: str, action: str, payload: Any = None, **keywords: Any) -> Emission:
+    async def emit(
+        self,
+        resource: str,
+        action: str,
+        payload: Any = None,
+        *,
+        resource_id: int | str | None = None,
+        company_id: int | str | None = None,
+        project_id: int | str | None = None,
+        user_id: int | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        related_resources: Sequence[Mapping[str, Any]] | None = None,
+        occurred_at: datetime | None = None,
+        idempotency_key: str | None = None,
+        connection: object | None = None,
+    ) -> Emission:
         """See `HookRegistry.emit`."""
-        if keywords.get("connection") is not None:
-            return self._bound.emit(resource, action, payload, **keywords)
-        return await asyncio.to_thread(self._bound.emit, resource, action, payload, **keywords)
+        one = EventInput(
+            resource,
+            action,
+            payload,
+            resource_id=resource_id,
+            company_id=company_id,
+            project_id=project_id,
+            user_id=user_id,
+            metadata=metadata,
+            related_resources=related_resources,
+            occurred_at=occurred_at,
+            idempotency_key=idempotency_key,
+        )
+        return (await self.emit_many((one,), connection=connection))[0]
 
     async def emit_many(
         self, inputs: Iterable[EventInput], *, connection: object | None = None

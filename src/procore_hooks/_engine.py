@@ -152,7 +152,11 @@ class Engine:
         maker = RequestMaker(registry.destinations, registry.payload_formats, settings.timeouts)
         self._sender = Sender(transport, maker, settings.timeouts, self._clock)
         self._thread = StorageThread()
-        unsubscribe = self._storage.subscribe(self._wake_unless_own)
+        try:
+            unsubscribe = self._storage.subscribe(self._wake_unless_own)
+        except BaseException:
+            self._thread.end()
+            raise
         try:
             if started is not None:
                 started()

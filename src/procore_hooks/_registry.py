@@ -292,9 +292,37 @@ class BoundRegistry:
         self._registry = registry
         self._filled: dict[str, Any] = {"company_id": company_id, "project_id": project_id, "user_id": user_id}
 
-    def emit(self, resource: str, action: str, payload: Any = None, **keywords: Any) -> Emission:
+    def emit(
+        self,
+        resource: str,
+        action: str,
+        payload: Any = None,
+        *,
+        resource_id: int | str | None = None,
+        company_id: int | str | None = None,
+        project_id: int | str | None = None,
+        user_id: int | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        related_resources: Sequence[Mapping[str, Any]] | None = None,
+        occurred_at: datetime | None = None,
+        idempotency_key: str | None = None,
+        connection: object | None = None,
+    ) -> Emission:
         """See `HookRegistry.emit`."""
-        return self._registry.emit(resource, action, payload, **(self._filled | keywords))
+        one = EventInput(
+            resource,
+            action,
+            payload,
+            resource_id=resource_id,
+            company_id=company_id,
+            project_id=project_id,
+            user_id=user_id,
+            metadata=metadata,
+            related_resources=related_resources,
+            occurred_at=occurred_at,
+            idempotency_key=idempotency_key,
+        )
+        return self.emit_many((one,), connection=connection)[0]
 
     def emit_many(self, inputs: Iterable[EventInput], *, connection: object | None = None) -> tuple[Emission, ...]:
         """See `HookRegistry.emit_many`."""

@@ -116,18 +116,18 @@ def test_a_drain_sends_no_later_retry(registry: HookRegistry) -> None:
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_a_drain_returns_when_its_time_is_up(registry: HookRegistry, running: bool) -> None:
+def test_a_drain_returns_when_its_time_is_up(plain: HookRegistry, running: bool) -> None:
     """`drain(timeout)` returns a report while an attempt still hangs."""
-    hook_for(registry, max_in_flight=2)
+    hook_for(plain, max_in_flight=2)
     endpoint = HeldEndpoint()
-    dispatcher = Dispatcher(registry, transport=endpoint)
+    dispatcher = Dispatcher(plain, transport=endpoint)
     if running:
         dispatcher.start()
-    emit(registry)
-    emit(registry)
+    emit(plain)
+    emit(plain)
     done = threading.Thread(target=lambda: (endpoint.wait_for(2), endpoint.answer(0)))
     done.start()
-    report = dispatcher.drain(timeout=0.5)
+    report = dispatcher.drain(timeout=1)
     done.join(BOUND)
     if running:
         endpoint.answer(1)

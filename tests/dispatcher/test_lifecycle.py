@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from procore_hooks import AsyncHookRegistry, Conflict, Dispatcher, HookRegistry, InvalidInput, Timeouts
+from procore_hooks import AsyncHookRegistry, Conflict, Dispatcher, HookRegistry, InvalidInput, StorageError, Timeouts
 from procore_hooks.testing import ScriptedEndpoint, WebhookReceiver
 
 from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
@@ -347,6 +347,23 @@ def test_idle_dispatchers_hardly_work(plain: HookRegistry, monkeypatch: pytest.M
     with Dispatcher(plain, transport=answering()):
         wait_until(lambda: len(turns) >= 4)
     assert turns[3] - turns[1] > 0.3
+
+
+def test_a_closed_storage_is_refused() -> None:
+    """What cannot work is an error where it is started, in each way to start it, and leaves nothing behind."""
+    registry = HookRegistry()
+    registry.close()
+    dispatcher = Dispatcher(registry)
+
+    async def main() -> None:
+        async with dispatcher:
+            pass
+
+    for begin in (dispatcher.start, dispatcher.run, dispatcher.drain, lambda: asyncio.run(main())):
+        with pytest.raises(StorageError, match="closed"):
+            begin()
+        assert dispatcher._running_engine() == (None, None)
+    wait_until(lambda: not _dispatcher_threads())
 
 
 def test_a_closed_storage_is_told_of(plain: HookRegistry, caplog: pytest.LogCaptureFixture) -> None:

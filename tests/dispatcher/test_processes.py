@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from procore_hooks import DestinationPolicy, Dispatcher, HookRegistry, SQLiteStorage
+from procore_hooks import DestinationPolicy, Dispatcher, EventInput, HookRegistry, SQLiteStorage
 from procore_hooks.testing import ScriptedEndpoint, WebhookReceiver
 
 from .conftest import BOUND, HeldEndpoint, emit, hook_for, wait_until
@@ -40,6 +41,18 @@ def path(tmp_path: Path) -> Path:
 def filed(path: Path) -> HookRegistry:
     """A registry on a file."""
     return HookRegistry(SQLiteStorage(path), destinations=DestinationPolicy.local())
+
+
+def exit_code(child: int) -> int:
+    """The exit code of a forked child; one that hangs is killed, which is then its code."""
+    give_up = time.monotonic() + BOUND
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > give_up:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def test_an_emit_of_another_process_is_noticed(filed: HookRegistry, path: Path) -> None:
@@ -130,8 +143,7 @@ def test_a_forked_child_has_a_life_of_its_own(filed: HookRegistry, path: Path) -
         child = os.fork()
         if child == 0:
             _be_the_child(filed, dispatcher)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+        assert exit_code(child) == 0
         dispatcher.drain(BOUND)
         emit(filed, "after")
         dispatcher.drain(BOUND)
@@ -172,6 +184,26 @@ def test_a_child_may_start_its_parents_dispatcher(filed: HookRegistry) -> None:
         except BaseException as error:
             os.write(2, f"the child failed: {error!r}\n".encode())
             os._exit(99)
-    _, status = os.waitpid(child, 0)
+    code = exit_code(child)
     dispatcher.stop()
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert code == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_in_the_midst_of_work_hangs_nobody(filed: HookRegistry) -> None:
+    """Forked while another thread is inside the storage, a child still emits, time after time."""
+    hook_for(filed, max_in_flight=20)
+    emitted = 0
+    with Dispatcher(filed, transport=ScriptedEndpoint()) as dispatcher:
+        for _ in range(20):
+            filed.emit_many(EventInput("RFIs", "update") for _ in range(20))
+            child = os.fork()
+            if child == 0:
+                try:
+                    emit(filed)
+                finally:
+                    os._exit(0 if filed.deliveries.list(page_size=1) else 1)
+            assert exit_code(child) == 0
+            emitted += 21
+        dispatcher.drain(BOUND)
+        assert filed.deliveries.stats(since=filed.hooks.get(1).created_at).delivered == emitted

@@ -134,7 +134,7 @@ def test_stop_does_not_wait_for_a_storage_that_fails(registry: HookRegistry, fai
     """With a result that cannot be stored, stop gives up after the total deadline; the lease lets others go on."""
     hook_for(registry)
     endpoint = HeldEndpoint()
-    dispatcher = Dispatcher(registry, transport=endpoint, timeouts=Timeouts(total=0.3))
+    dispatcher = Dispatcher(registry, transport=endpoint, timeouts=Timeouts(total=1))
     dispatcher.start()
     sent = emit(registry)
     endpoint.wait_for(1)
@@ -177,11 +177,11 @@ def test_a_dispatcher_that_lost_its_own_lease_settles_each_attempt(by_hand: Hook
     """Two attempts of one delivery in one dispatcher are told apart, also when they are cut short."""
     hook_for(by_hand)
     slow = HeldEndpoint()
-    dispatcher = Dispatcher(by_hand, transport=slow, timeouts=Timeouts(total=0.5))
+    dispatcher = Dispatcher(by_hand, transport=slow, timeouts=Timeouts(total=1.5))
     dispatcher.start()
     sent = emit(by_hand)
     slow.wait_for(1)
-    clock.advance(timedelta(seconds=6))
+    clock.advance(timedelta(seconds=7))
     slow.wait_for(2)
     dispatcher.stop()
     delivery = by_hand.deliveries.get(sent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sqlite3
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from procore_hooks import (
+    BoundRegistry,
     DrainReport,
     Emission,
     EventInput,
@@ -202,8 +204,15 @@ def test_bind_fills_in(registry: HookRegistry) -> None:
     assert (own.event.company_id, own.event.project_id) == ("9", "6778")
     assert filled.event.company_id == "8"
     assert registry.bind(company_id=8).emit("RFIs", "update").event.project_id is None
+    assert bound.emit("RFIs", "update", project_id=None).event.project_id == "6778"
     with pytest.raises(InvalidInput, match="inputs"):
         bound.emit_many([7])  # type: ignore[list-item]
+
+
+def test_bind_has_the_same_emit() -> None:
+    """The views take what the registry takes, name by name, with the same defaults and annotations."""
+    for name in ("emit", "emit_many"):
+        assert inspect.signature(getattr(BoundRegistry, name)) == inspect.signature(getattr(HookRegistry, name))
 
 
 @pytest.mark.parametrize("field", ["company_id", "project_id", "user_id"])

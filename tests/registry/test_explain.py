@@ -84,7 +84,9 @@ def test_a_hook_that_is_deleted_meanwhile(
 SOME = st.sampled_from([None, 1, 2])
 PAIRS = st.sets(st.tuples(st.sampled_from(["RFIs", "Photos", "*"]), st.sampled_from(["update", "create", "*"])))
 HOOKS = st.lists(
-    st.tuples(SOME, SOME, st.booleans(), st.sampled_from(["active", "keep", "drop"]), PAIRS), min_size=1, max_size=4
+    st.tuples(SOME, SOME, st.booleans(), st.booleans(), st.sampled_from(["keep", "drop"]), PAIRS),
+    min_size=1,
+    max_size=4,
 )
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["RFIs", "Photos", "Bids"]), st.sampled_from(["update", "create", "delete"]), SOME, SOME),
@@ -102,18 +104,18 @@ def test_explain_agrees_with_emit(
     # One storage for all examples, so that SQLite's file is made once; what an example leaves is deleted by the next.
     for left in registry.explain("RFIs", "update"):
         registry.hooks.delete(left.hook.id)
-    for company, project, include, state, pairs in hooks:
+    for company, project, include, disabled, when_disabled, pairs in hooks:
         hook = registry.hooks.create(
             "https://hooks.acme.example/",
             namespace="acme",
             company_id=company,
             project_id=project,
             include_projects=include and company is not None and project is None,
-            when_disabled="drop" if state == "drop" else "keep",
+            when_disabled=when_disabled,
         )
         for pair in sorted(pairs):
             registry.triggers.create(hook.id, *pair)
-        if state != "active":
+        if disabled:
             registry.hooks.disable(hook.id)
     for resource, action, company, project in events:
         scope = {"company_id": company, "project_id": project}

@@ -1,12 +1,12 @@
 """The conservation law: what must hold of a storage, a receiver's log and an emitter's log, whatever happened between.
 
-1.  For each event whose emit returned, the deliveries are exactly the hooks that matched in that transaction, each once.
-    An emit that raised or died left all or nothing.
+1.  For each event whose emit returned, the deliveries are exactly the hooks that matched in that transaction, each
+    once. An emit that raised or died left all or nothing.
 2.  Once nothing is due, every delivery is delivered, failed or discarded; and no final state ever changes.
-3.  Attempts are numbered 1..n without gaps; ``delivered`` means that exactly the last one is ``ok``. A delivery discarded
-    before its first claim has no attempt, and a written reason.
-4.  ``delivered`` means that the receiver got the body byte for byte, rightly signed. Duplicates never outnumber attempts
-    whose outcome is ``unknown`` or that failed after sending. Without a fault: hits = attempts = 1.
+3.  Attempts are numbered 1..n without gaps; ``delivered`` means that exactly the last one is ``ok``. A delivery
+    discarded before its first claim has no attempt, and a written reason.
+4.  ``delivered`` means that the receiver got the body byte for byte, rightly signed. Duplicates never outnumber
+    attempts whose outcome is ``unknown`` or that failed after sending. Without a fault: hits = attempts = 1.
 7.  Of a hook with one delivery in flight, first arrivals at the receiver are in order of emission.
 
 (5, no connection to a forbidden address, and 6, gaps by the monotonic clock, are for those who see connections and

@@ -2,7 +2,7 @@
 
 The pure core and a real storage do what they do in life; around them everything is simulated, so that a step takes
 microseconds and any order of events can come about: workers that crash before or after each commit, that stall beyond
-their leases, answers that are lost, storage errors, wall clocks that are set. A step is one action of one of the actors.
+their leases, answers that are lost, storage errors. A step is one action of one of the actors.
 
     python -m tests.simulation.simulator --seed 7 --steps 100000
 

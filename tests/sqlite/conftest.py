@@ -63,7 +63,7 @@ def steps_of() -> Callable[[SQLiteStorage, Callable[[], object]], int]:
     """How many instructions SQLite's machine runs for a call: work, not time."""
 
     def count(storage: SQLiteStorage, call: Callable[[], object]) -> int:
-        connection, grain, ticks = own_connection(storage), 5, 0
+        connection, grain, ticks = own_connection(storage), 20, 0
 
         def tick() -> int:
             nonlocal ticks

@@ -130,6 +130,7 @@ def emitting(registry: HookRegistry, connection: sqlite3.Connection) -> None:
     bound = registry.bind(company_id=8)
     assert_type(bound, BoundRegistry)
     assert_type(bound.emit("RFIs", "update", resource_id=1), Emission)
+    bound.emit("RFIs", "update", resourceid=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     verdicts = registry.explain("RFIs", "update", company_id=8)
     assert_type(verdicts, tuple[Verdict, ...])
     assert_type([(one.hook, one.delivers, one.why) for one in verdicts], list[tuple[Hook, bool, str]])

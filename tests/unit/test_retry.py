@@ -192,7 +192,14 @@ def test_a_clock_that_stepped_back() -> None:
     """A failure before the start counts as one at the start."""
     policy = only(tenacity.wait_fixed(1), tenacity.stop_after_delay(0.5))
     assert policy.backoff(1, NOW, NOW - HOUR, None).stop is False
-    assert wait_of(only(lambda state: state.seconds_since_start), 1, NOW, NOW - HOUR) == 0
+    seen: list[float | None] = []
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        seen.append(state.seconds_since_start)
+        return 1
+
+    assert wait_of(only(wait), 1, NOW, NOW - HOUR) == 1
+    assert seen == [0]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from .frozen import FrozenDict, freeze
 from .secret import Secret
 
 __all__ = [
-    "AttemptOutcome",
     "Attempt",
+    "AttemptOutcome",
     "Delivery",
     "DeliveryStats",
     "DeliveryStatus",

@@ -1,4 +1,10 @@
-"""One SQLite file, a connection for each thread, and driver errors turned into ours."""
+"""One SQLite file, a connection for each thread, and driver errors turned into ours.
+
+SQLite's locks are those of a process, and what it remembers of them is not true any more in a forked child: a child
+that inherits an open file may write where its parent, or a third process, does not look, and rows are lost without a
+word. So just before a fork all connections are closed, once the calls that use them are done, and parent and child
+open new ones.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -26,12 +33,14 @@ _log = logging.getLogger("procore_hooks")
 # What SQLite says, besides SQLITE_FULL, where a disk is full or a limit on the size of files is reached.
 _NO_SPACE: Final = ("SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_SHMSIZE")
 _OLDEST_SQLITE: Final = (3, 38, 0)  # the first with the operators -> and ->> on JSON
-# Connections that were open at a fork. The child must not use them, and not close them either, since closing could
-# write: they are kept here, untouched, for as long as the child lives.
+_LONGEST_WAIT_AT_FORK: Final = 10.0  # seconds; no call of ours should take that long
+# Connections that are open after a fork all the same: it came from within a call, or from C code that says nothing of
+# it. The child must not use them, and not close them either, since closing could write: they are kept, untouched.
 _ABANDONED: Final[list[object]] = []
 # Whoever closes a file loses the locks that SQLite holds on it for this process. So nobody here may open a file by
-# SQLite while another thread is still making it.
-_making_a_file: Final = threading.Lock()
+# SQLite while another thread is still making it, or while this process forks.
+_opening_a_file: Final = threading.Lock()
+_databases: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
 _warned_of_wal_reset = False
 
 
@@ -58,6 +67,7 @@ class _Opened:
     thread: threading.Thread
     # Held while the connection is in use, so that close() cannot pull it away from another thread.
     in_use: threading.Lock = attrs.field(factory=threading.Lock)
+    is_closed: bool = False
 
 
 class Database:
@@ -71,14 +81,9 @@ class Database:
             raise InvalidInput(
                 "path", f"{text!r} is not the path of a file; MemoryStorage() keeps everything in memory"
             )
-        if (
-            isinstance(busy_timeout, bool)
-            or not isinstance(busy_timeout, int | float)
-            or not 0 <= busy_timeout <= 86_400
-        ):
-            raise InvalidInput(
-                "busy_timeout", f"{busy_timeout!r} is not a number of seconds from 0 to 86400, such as 30"
-            )
+        is_number = isinstance(busy_timeout, int | float) and not isinstance(busy_timeout, bool)
+        if not is_number or not 0 <= busy_timeout <= 86_400:
+            raise InvalidInput("busy_timeout", f"{busy_timeout!r} is not a number of seconds from 0 to 86400: use 30")
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or newer is needed")
         self.path: str = str(Path(text).absolute())
@@ -88,7 +93,9 @@ class Database:
         self._closed = False
         self._forget_connections()
         _warn_of_wal_reset(journal_mode)
-        _make_private(self.path)
+        with _opening_a_file:
+            _make_private(self.path)
+            _databases.add(self)
 
     def _forget_connections(self) -> None:
         self._lock = threading.Lock()
@@ -140,16 +147,36 @@ class Database:
     @contextlib.contextmanager
     def _use(self) -> Iterator[_Opened]:
         if self._pid != os.getpid():
-            self._abandon_connections()
-        opened = self._opened.get(threading.get_ident())
-        if opened is None or opened.thread is not threading.current_thread():
-            opened = self._open()
-        with opened.in_use:
-            self.check_open()
-            yield opened
+            self.abandon_connections()
+        while True:
+            opened = self._opened.get(threading.get_ident())
+            if opened is None or opened.thread is not threading.current_thread():
+                opened = self._open()
+            with opened.in_use:
+                self.check_open()
+                # A fork may have come in between.
+                if not opened.is_closed:
+                    yield opened
+                    return
 
-    def _abandon_connections(self) -> None:
-        # Not even the lock is of use: a thread that is not there any more may hold it.
+    def prepare_fork(self) -> None:
+        """Close what can be closed, and open nothing until the fork is done."""
+        self._lock.acquire()
+        for ident, one in list(self._opened.items()):
+            # Where this very thread forks in the midst of a call, it would wait for itself.
+            patience = 0.0 if one.thread is threading.current_thread() else _LONGEST_WAIT_AT_FORK
+            if one.in_use.acquire(timeout=patience):
+                one.connection.close()
+                one.is_closed = True
+                one.in_use.release()
+                del self._opened[ident]
+
+    def go_on_after_fork(self) -> None:
+        """In the parent: open connections again as they are needed."""
+        self._lock.release()
+
+    def abandon_connections(self) -> None:
+        """In the child: take over nothing that is open. Not even the lock: a thread that is not there may hold it."""
         _ABANDONED.append(self._opened)
         self._forget_connections()
 
@@ -159,23 +186,18 @@ class Database:
             raise StorageError(f"the storage of {self.path} is closed")
 
     def _open(self) -> _Opened:
-        self.check_open()
-        try:
-            connection = self.connect()
-        except sqlite3.Error as error:
-            raise storage_error(error, self.path) from error
-        opened = _Opened(connection, threading.current_thread())
         with self._lock:
+            self.check_open()
             for ident, other in list(self._opened.items()):
                 if not other.thread.is_alive():
                     del self._opened[ident]
                     other.connection.close()
-            if self._closed:
-                # close() came in between, and would not find this one.
-                connection.close()
-            else:
-                self._opened[threading.get_ident()] = opened
-        self.check_open()
+            try:
+                connection = self.connect()
+            except sqlite3.Error as error:
+                raise storage_error(error, self.path) from error
+            opened = _Opened(connection, threading.current_thread())
+            self._opened[threading.get_ident()] = opened
         return opened
 
     def connect(self) -> sqlite3.Connection:
@@ -199,27 +221,24 @@ class Database:
 
     def set_journal_mode(self) -> None:
         """Set it as asked for. Unlike other settings it is one of the file: once is enough, for all connections."""
-        with self.read() as cursor:
-            self._switch_to(self._journal_mode, cursor)
-
-    def _switch_to(self, mode: JournalMode, cursor: sqlite3.Cursor) -> None:
         # Reading it first: setting it anew would need the lock each time. While another process is switching, SQLite
         # says "busy" at once, without waiting for its timeout.
-        give_up = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                if cursor.execute("PRAGMA journal_mode").fetchone()[0] != mode:
-                    cursor.execute(f"PRAGMA journal_mode = {mode}")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.005)
+        mode, give_up = self._journal_mode, time.monotonic() + self._busy_timeout
+        with self.read() as cursor:
+            while True:
+                try:
+                    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != mode:
+                        cursor.execute(f"PRAGMA journal_mode = {mode}")
+                    return
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.005)
 
     def close(self) -> None:
         """Close all connections; those that another thread is using, once it is done with them."""
         if self._pid != os.getpid():
-            self._abandon_connections()
+            self.abandon_connections()
         with self._lock:
             self._closed = True
             opened, self._opened = self._opened, {}
@@ -233,8 +252,39 @@ def _make_private(path: str) -> None:
 
     SQLite makes it as the umask says, and its WAL and journal with the permissions that the file has.
     """
-    with _making_a_file, contextlib.suppress(OSError):  # what is wrong with the path, SQLite will find and tell
+    with contextlib.suppress(OSError):  # what is wrong with the path, SQLite will find and tell
         os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+class _Fork:
+    """What this process does before and after it forks."""
+
+    def __init__(self) -> None:
+        self._prepared: list[Database] = []
+
+    def before(self) -> None:
+        _opening_a_file.acquire()
+        self._prepared = list(_databases)
+        for database in self._prepared:
+            database.prepare_fork()
+
+    def after_in_parent(self) -> None:
+        for database in self._prepared:
+            database.go_on_after_fork()
+        self._prepared = []
+        _opening_a_file.release()
+
+    def after_in_child(self) -> None:
+        for database in self._prepared:
+            database.abandon_connections()
+        self._prepared = []
+        if _opening_a_file.locked():
+            _opening_a_file.release()
+
+
+if hasattr(os, "register_at_fork"):
+    _fork = _Fork()
+    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after_in_parent, after_in_child=_fork.after_in_child)
 
 
 def _warn_of_wal_reset(journal_mode: JournalMode) -> None:

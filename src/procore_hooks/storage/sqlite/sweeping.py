@@ -30,7 +30,7 @@ SELECT json_group_array(id) FROM (
 """
 _SWEEP_FRESH: Final = """
 SELECT json_group_array(id) FROM (
-    SELECT id FROM procore_hooks_deliveries
+    SELECT id FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_hook
     WHERE hook_id = ?1 AND id > ?2 AND id <= ?3 AND state = 0 AND lease_until IS NULL ORDER BY id LIMIT ?4)
 """
 _DISCARD: Final = """

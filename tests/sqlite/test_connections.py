@@ -1,0 +1,442 @@
+"""A connection for each thread and each process, and none too many."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procore_hooks import SQLiteStorage, StorageError
+from procore_hooks.testing import _contract_values as make
+from procore_hooks.testing._contract_values import T0, at
+
+InThread = Callable[[Callable[[], object]], threading.Thread]
+
+
+def descriptors(path: Path) -> int:
+    """How many files this process has open in the folder of `path`."""
+    links = Path("/proc/self/fd")
+    if not links.exists():
+        pytest.skip("this system does not tell which files a process has open")
+    count = 0
+    for link in links.iterdir():
+        with contextlib.suppress(OSError):
+            count += str(link.readlink()).startswith(f"{path.parent}{os.sep}")
+    return count
+
+
+def test_each_thread_has_a_connection_of_its_own(storage: SQLiteStorage, connection_of: Any) -> None:
+    """A thread keeps its connection from call to call, and shares it with no other thread that lives."""
+    mine = connection_of(storage)
+    met, go = threading.Barrier(4), threading.Event()
+    seen: list[sqlite3.Connection] = []
+
+    def look() -> None:
+        seen.append(connection_of(storage))
+        met.wait(30)
+        assert connection_of(storage) is seen[seen.index(connection_of(storage))]
+        go.wait(30)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    met.wait(30)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    assert connection_of(storage) is mine
+    assert len({id(one) for one in (mine, *seen)}) == 4
+
+
+def test_connections_of_ended_threads_are_closed(storage: SQLiteStorage, path: Path) -> None:
+    """Two hundred threads, one after the other, leave no more open than a few."""
+    make.listening(storage)
+    before = descriptors(path)
+    for _ in range(200):
+        thread = threading.Thread(target=make.emit, args=(storage,))
+        thread.start()
+        thread.join(30)
+    assert len(storage._database._opened) <= 2
+    assert descriptors(path) <= before + 3
+    assert storage.count_deliveries(None, T0) == {"enqueued": 200}
+
+
+def test_opening_and_closing_leaves_nothing_open(path: Path) -> None:
+    """However often a file is opened, used by threads and closed, no descriptor is left."""
+    before = descriptors(path)
+    for _ in range(20):
+        storage = SQLiteStorage(path, durability="normal")
+        threads = [threading.Thread(target=make.listening, args=(storage,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        storage.close()
+        assert descriptors(path) == before
+
+
+def test_failed_openings_leave_nothing_open(path: Path) -> None:
+    """A file that is refused is not kept open."""
+    path.write_bytes(b"Once upon a time " * 100)
+    before = descriptors(path)
+    for _ in range(20):
+        with pytest.raises(StorageError):
+            SQLiteStorage(path)
+    assert descriptors(path) == before
+
+
+@contextlib.contextmanager
+def held(connection: sqlite3.Connection) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Stops the connection's next statement midway: the first event says that it has begun, the second lets it go."""
+    begun, go = threading.Event(), threading.Event()
+
+    def wait() -> int:
+        begun.set()
+        return 0 if go.wait(30) else 1
+
+    connection.set_progress_handler(wait, 1)
+    try:
+        yield begun, go
+    finally:
+        go.set()
+
+
+def test_close_waits_for_a_call_under_way(storage: SQLiteStorage, connection_of: Any, in_thread: InThread) -> None:
+    """A call that another thread began before `close` ends as if there were no `close`; a later one is refused."""
+    hook = make.listening(storage)
+    ready, start = threading.Event(), threading.Event()
+    connections: list[sqlite3.Connection] = []
+    seen: list[object] = []
+
+    def work() -> None:
+        connections.append(connection_of(storage))
+        ready.set()
+        start.wait(30)
+        seen.append(storage.get_hook(hook.id))
+        with pytest.raises(StorageError, match="closed"):
+            storage.get_hook(hook.id)
+        seen.append("refused")
+
+    thread = in_thread(work)
+    assert ready.wait(30)
+    with held(connections[0]) as (begun, go):
+        start.set()
+        assert begun.wait(30)
+        closing = in_thread(storage.close)
+        closing.join(0.2)
+        assert closing.is_alive()
+        go.set()
+        closing.join(30)
+    thread.join(30)
+    assert seen == [hook, "refused"]
+
+
+def test_close_waits_for_a_transaction_under_way(storage: SQLiteStorage, in_thread: InThread, path: Path) -> None:
+    """What a call stores, it stores whole, also when `close` comes in the middle."""
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        with storage._database.write() as cursor:
+            cursor.execute("UPDATE procore_hooks_turns SET number = 7")
+            begun.set()
+            assert go.wait(30)
+            cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
+        done.append(True)
+
+    in_thread(work)
+    assert begun.wait(30)
+    closing = in_thread(storage.close)
+    closing.join(0.2)
+    assert closing.is_alive()
+    go.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT number FROM procore_hooks_turns").fetchone() == (8,)
+
+
+def test_close_while_a_thread_is_opening(
+    storage: SQLiteStorage, path: Path, in_thread: InThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is about to open its connection when another one closes the storage gets an error, and leaves
+    nothing open.
+    """
+    before = descriptors(path)
+    begun, go, refused = threading.Event(), threading.Event(), []
+    connect = storage._database.connect
+
+    def slow_connect() -> sqlite3.Connection:
+        begun.set()
+        assert go.wait(30)
+        return connect()
+
+    monkeypatch.setattr(storage._database, "connect", slow_connect)
+
+    def work() -> None:
+        try:
+            make.emit(storage)
+            make.emit(storage)
+        except StorageError as error:
+            refused.append(str(error))
+
+    thread = in_thread(work)
+    assert begun.wait(30)
+    closing = in_thread(storage.close)
+    closing.join(0.1)
+    go.set()
+    closing.join(30)
+    thread.join(30)
+    assert len(refused) == 1
+    assert "closed" in refused[0]
+    assert storage._database._opened == {}
+    assert descriptors(path) < before
+
+
+def test_closing_twice(storage: SQLiteStorage) -> None:
+    """`close` may be called again, from any thread, and does nothing then."""
+    storage.close()
+    storage.close()
+    thread = threading.Thread(target=storage.close)
+    thread.start()
+    thread.join(30)
+
+
+def test_what_was_rolled_back_is_not_remembered(
+    storage: SQLiteStorage, in_thread: InThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn whose transaction fails at the end leads no turn of another thread astray, not even one that begins the
+    moment the lock is free: the attempts that it stores are in the history.
+    """
+    make.listening(storage, max_in_flight=2)
+    make.emit_many(storage, 2)
+    one, two = make.turn(storage).claims
+    write = storage._database.write
+
+    @contextlib.contextmanager
+    def failing() -> Iterator[sqlite3.Cursor]:
+        try:
+            with write() as cursor:
+                yield cursor
+                raise StorageError("no space is left")
+        except StorageError:
+            monkeypatch.undo()
+            in_thread(lambda: make.turn(storage, make.accepted(two, at(1)), now=at(1))).join(30)
+            raise
+
+    monkeypatch.setattr(storage._database, "write", failing)
+    with pytest.raises(StorageError, match="no space"):
+        make.turn(storage, make.accepted(one, at(1)), now=at(1))
+    (attempt,) = storage.get_delivery(two.delivery_id).attempts
+    assert attempt.outcome == "ok"
+    assert storage.get_delivery(one.delivery_id).attempts == ()
+    make.turn(storage, make.accepted(one, at(2)), now=at(2))
+    assert [a.outcome for a in storage.get_delivery(one.delivery_id).attempts] == ["ok"]
+
+
+# Forks
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+def run(script: str, *arguments: object) -> str:
+    """Runs a script that forks, in a process of its own."""
+    quiet = ("-W", "ignore::DeprecationWarning")  # of forks beside threads, which is what this is about
+    command = [sys.executable, *quiet, "-c", SCRIPT_STARTS + script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SCRIPT_STARTS = """
+import itertools, logging, os, sqlite3, subprocess, sys, threading
+from pathlib import Path
+logging.disable()
+from procore_hooks import SQLiteStorage
+from procore_hooks.testing import _contract_values as make
+from procore_hooks.testing._contract_values import T0
+
+path = sys.argv[1]
+
+def numbers(start):
+    # Each process numbers its events by itself.
+    make._EVENT_IDS = itertools.count(start)
+
+def count(storage):
+    return storage.count_deliveries(None, T0)["enqueued"]
+
+def open_files():
+    links = Path("/proc/self/fd")
+    return sum(os.path.realpath(link).startswith(path) for link in links.iterdir()) if links.exists() else 0
+"""
+
+BOTH_GO_ON = """
+storage = SQLiteStorage(path)
+make.listening(storage, max_in_flight=50)
+make.emit(storage)
+child = os.fork()
+inherited = open_files() if child == 0 else 0
+if child == 0:
+    numbers(1_000_000)
+threads = [threading.Thread(target=lambda: [make.emit(storage) for _ in range(10)]) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+if child == 0:
+    sys.exit(inherited)
+assert os.waitpid(child, 0)[1] == 0
+print(count(storage))
+storage.close()
+connection = sqlite3.connect(path)
+assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+"""
+
+
+@needs_fork
+def test_parent_and_child_go_on(path: Path) -> None:
+    """One storage object serves both after a fork, threads of each; the child starts without any open file of it."""
+    assert int(run(BOTH_GO_ON, path)) == 1 + 40 + 40
+
+
+OUTLIVES = """
+storage = SQLiteStorage(path)
+make.listening(storage)
+make.emit(storage)
+said, say = os.pipe()
+heard, tell = os.pipe()
+child = os.fork()
+if child == 0:
+    numbers(1_000_000)
+    for _ in range(2):
+        for _ in range(10):
+            make.emit(storage)
+        os.write(say, b"x")
+        os.read(heard, 1)
+    os._exit(0)
+os.read(said, 1)
+storage.close()
+third = subprocess.Popen([sys.executable, "-c", sys.argv[2], path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+third.stdout.readline()
+os.write(tell, b"x")
+os.read(said, 1)
+third.communicate(b"go on")
+os.write(tell, b"x")
+os.waitpid(child, 0)
+storage = SQLiteStorage(path)
+print(count(storage))
+"""
+THE_THIRD = """
+storage = SQLiteStorage(path)
+numbers(2_000_000)
+for _ in range(10): make.emit(storage)
+print("opened", flush=True)
+sys.stdin.read()
+for _ in range(10): make.emit(storage)
+storage.close()
+"""
+
+
+@needs_fork
+def test_a_child_that_outlives_its_parents_storage(path: Path) -> None:
+    """A child goes on after its parent has closed the file and a third process has opened it: all see one file, and
+    nothing that any of them stored is lost.
+    """
+    assert int(run(OUTLIVES, path, SCRIPT_STARTS + THE_THIRD)) == 1 + 20 + 20
+
+
+MIDWAY = """
+storage = SQLiteStorage(path)
+make.listening(storage)
+make.emit(storage)
+ending = sys.argv[2]
+halfway, go = threading.Event(), threading.Event()
+
+def write():
+    with storage._database.write() as cursor:
+        cursor.execute("PRAGMA cache_size = 5")
+        fill = "UPDATE procore_hooks_events SET user_id = hex(zeroblob(200000))"
+        cursor.execute(fill)
+        halfway.set()
+        go.wait(0.3)  # the fork waits for this
+        cursor.execute(fill)
+
+writer = threading.Thread(target=write)
+writer.start()
+assert halfway.wait(30)
+child = os.fork()
+if child == 0:
+    assert open_files() == 0
+    numbers(1_000_000)
+    if ending == "emit": make.emit(storage)
+    if ending == "close": storage.close()
+    if ending == "forget": del storage
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+writer.join(30)
+print(count(storage), storage.get_delivery(1).event.user_id == "00" * 200_000)
+storage.close()
+connection = sqlite3.connect(path)
+assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize("ending", ["emit", "close", "forget"])
+def test_a_fork_beside_a_transaction(path: Path, ending: str) -> None:
+    """A fork waits for the transaction of another thread. So whatever the child does then, and however it ends, the
+    transaction is stored whole, and the child is not shut out by a lock that nobody will release.
+    """
+    assert run(MIDWAY, path, ending).split() == ["2" if ending == "emit" else "1", "True"]
+
+
+WITHIN = """
+storage = SQLiteStorage(path, busy_timeout=5)
+make.listening(storage)
+with storage._database.write() as cursor:
+    cursor.execute("UPDATE procore_hooks_turns SET number = 41")
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
+make.emit(storage)
+storage.close()
+connection = sqlite3.connect(path)
+print(connection.execute("SELECT number FROM procore_hooks_turns").fetchone()[0])
+"""
+
+
+@needs_fork
+def test_a_fork_within_a_call_does_not_wait_for_itself(path: Path) -> None:
+    """A thread that forks in the midst of a call goes on with it."""
+    assert int(run(WITHIN, path)) == 42
+
+
+UNSAID = """
+storage = SQLiteStorage(path)
+make.listening(storage)
+make.emit(storage)
+mine = storage._database._opened[threading.get_ident()].connection
+touched = []
+mine.set_trace_callback(touched.append)
+# As if C code had forked: another process, and no word of it. A thread that is not there any more holds the lock.
+storage._database._lock.acquire()
+number = os.getpid() + 1
+os.getpid = lambda: number
+make.emit(storage)
+assert storage._database._opened[threading.get_ident()].connection is not mine
+storage.close()
+mine.execute("SELECT 1")  # it was not closed
+print(len(touched))
+"""
+
+
+def test_a_fork_that_is_not_announced(path: Path) -> None:
+    """In a child that finds its parent's connection open, it is neither used nor closed, and no lock is waited for."""
+    assert int(run(UNSAID, path)) == 1
