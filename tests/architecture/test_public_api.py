@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -71,7 +72,11 @@ NAMES = [
 
 
 def in_fresh_interpreter(code: str) -> list[str]:
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    # Without coverage, which would bring modules of its own into the interpreter.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
     return run.stdout.split()
 
 

@@ -194,8 +194,11 @@ def test_close_while_a_thread_is_opening(
     go.set()
     closing.join(30)
     thread.join(30)
-    assert len(refused) == 1
-    assert "closed" in refused[0]
+    # Whether the second call still came before the close is left to the scheduler; what comes after it is refused.
+    assert len(refused) <= 1
+    with pytest.raises(StorageError):
+        make.emit(storage)
+    assert all("closed" in text for text in refused)
     assert storage._database._opened == {}
     assert descriptors(path) < before
 
