@@ -308,6 +308,9 @@ class Engine:
         try:
             sent = await self._sender.send(claim)
             self._finished.append(self._decide(claim, sent))
+        except Exception:
+            # A mistake of ours. Its lease says when it is tried again: at once would be over and over.
+            _log.exception("delivery %d: what came of attempt %d is not known", claim.delivery_id, claim.number)
         except BaseException:
             self._finished.append(left_open(claim, self._clock.now()))
             raise

@@ -20,6 +20,13 @@ from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
 EVERY_MINUTE = RetryPolicy(wait=wait_fixed(60), stop=stop_after_attempt(3))
 
 
+def wait_for_a_drain(dispatcher: Dispatcher) -> None:
+    """Wait until another thread is in `drain` of a running dispatcher."""
+    engine = dispatcher._engine
+    assert engine is not None
+    wait_until(lambda: engine._drains)
+
+
 def test_a_drain_sends_all_that_is_due(registry: HookRegistry) -> None:
     """Without a running dispatcher a drain delivers everything, over all hooks, and returns."""
     for _ in range(3):
@@ -57,6 +64,7 @@ def test_a_drain_counts_what_was_done_since_it_was_asked(by_hand: HookRegistry, 
         reports: list[DrainReport] = []
         drainer = threading.Thread(target=lambda: reports.append(dispatcher.drain(BOUND)))
         drainer.start()
+        wait_for_a_drain(dispatcher)
         endpoint.answer(1, 500)
         drainer.join(BOUND)
     assert len(reports) == 1
@@ -125,7 +133,14 @@ def test_a_drain_returns_when_its_time_is_up(plain: HookRegistry, running: bool)
         dispatcher.start()
     emit(plain)
     emit(plain)
-    done = threading.Thread(target=lambda: (endpoint.wait_for(2), endpoint.answer(0)))
+
+    def answer_one() -> None:
+        endpoint.wait_for(2)
+        if running:
+            wait_for_a_drain(dispatcher)
+        endpoint.answer(0)
+
+    done = threading.Thread(target=answer_one)
     done.start()
     report = dispatcher.drain(timeout=1)
     done.join(BOUND)
@@ -227,6 +242,7 @@ def test_stop_ends_a_drain(plain: HookRegistry) -> None:
     reports: list[DrainReport] = []
     drainer = threading.Thread(target=lambda: reports.append(dispatcher.drain()))
     drainer.start()
+    wait_for_a_drain(dispatcher)
     stopper = threading.Thread(target=dispatcher.stop)
     stopper.start()
     endpoint.answer(0)
@@ -294,7 +310,7 @@ def test_a_drain_sees_what_was_emitted_before_it(plain: HookRegistry, monkeypatc
         target=lambda: (dispatcher.drain(BOUND), statuses.append(plain.deliveries.get(sent).status))
     )
     drainer.start()
-    wait_until(lambda: dispatcher._engine is not None and dispatcher._engine._drains)
+    wait_for_a_drain(dispatcher)
     may_return.set()
     drainer.join(BOUND)
     dispatcher.stop()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from procore_hooks import Dispatcher, HookRegistry, RetryPolicy, Storage, StorageBusy, StorageError, Timeouts
+from procore_hooks import Dispatcher, HookRegistry, RetryPolicy, Storage, StorageBusy, StorageError, Timeouts, verify
 from procore_hooks.storage._base import Turn
 from procore_hooks.testing import ManualClock, ScriptedEndpoint
 
@@ -189,7 +189,62 @@ def test_a_dispatcher_that_lost_its_own_lease_settles_each_attempt(by_hand: Hook
     assert delivery.attempt_count == len(delivery.attempts)
 
 
+def test_a_mistake_of_our_own_does_not_hammer_the_endpoint(
+    by_hand: HookRegistry, clock: ManualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt whose result cannot be worked out is logged, waits for its lease, and is ``unknown`` then."""
+    hook_for(by_hand)
+    sent = emit(by_hand)
+    endpoint = ScriptedEndpoint()
+    with monkeypatch.context() as patch:
+        patch.setattr("procore_hooks._engine.decide", lambda *_, **__: 1 / 0)
+        report = Dispatcher(by_hand, transport=endpoint).drain(BOUND)
+    assert (len(endpoint.requests), report.next_due_at) == (1, clock.now() + timedelta(seconds=15))
+    assert f"delivery {sent}: what came of attempt 1 is not known" in caplog.text
+    clock.advance(timedelta(seconds=15))
+    assert Dispatcher(by_hand, transport=endpoint).drain().delivered == 1
+    assert [attempt.outcome for attempt in by_hand.deliveries.get(sent).attempts] == ["unknown", "ok"]
+
+
+def test_a_late_result_does_not_end_the_next_attempt(
+    by_hand: HookRegistry, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the one that took over is still at it, the first one's success counts for nothing: the second decides."""
+    hook_for(by_hand)
+    slow, other = HeldEndpoint(), HeldEndpoint()
+    with Dispatcher(by_hand, transport=slow, max_in_flight=1) as first:
+        sent = emit(by_hand)
+        slow.wait_for(1)
+        clock.advance(timedelta(seconds=16))
+        with Dispatcher(by_hand, transport=other, retry=EVERY_MINUTE) as second:
+            other.wait_for(1)
+            slow.answer(0)
+            first.drain(BOUND)
+            assert by_hand.deliveries.get(sent).status == "retrying"
+            other.answer(0, 500)
+            second.drain(BOUND)
+    assert [attempt.outcome for attempt in by_hand.deliveries.get(sent).attempts] == ["unknown", "retried"]
+    assert caplog.text.count("was dropped") == 1
+
+
 # Hooks that change
+
+
+def test_an_update_holds_from_the_next_attempt_on(by_hand: HookRegistry, clock: ManualClock) -> None:
+    """A running dispatcher sends each attempt to the URL, with the headers and the secret, that the hook has then."""
+    hook = hook_for(by_hand, destination_headers={"X-Own": "before"})
+    endpoint = ScriptedEndpoint()
+    with Dispatcher(by_hand, transport=endpoint) as dispatcher:
+        emit(by_hand)
+        dispatcher.drain(BOUND)
+        by_hand.hooks.update(hook.id, destination_url="https://new.example/", destination_headers={"X-Own": "after"})
+        secret = by_hand.hooks.rotate_secret(hook.id, grace=timedelta(0)).signing_secret
+        emit(by_hand)
+        dispatcher.drain(BOUND)
+    before, after = endpoint.requests
+    assert [request.headers["host"] for request in (before, after)] == ["hooks.example", "new.example"]
+    assert [request.headers["x-own"] for request in (before, after)] == ["before", "after"]
+    verify(after.body, after.headers, secret, now=clock.now())
 
 
 @pytest.mark.parametrize("status", [200, 500])
