@@ -164,6 +164,8 @@ def test_a_format_that_fails_is_a_recorded_attempt(format_: PayloadFormat, text:
         assert (attempt.outcome, attempt.request_body, attempt.response_status) == ("retried", b"", None)
         assert text in str(attempt.response_error)
         assert "s3cr3t" not in str(attempt.response_error)
+        # Looking at it does not call the format again.
+        assert registry.deliveries.get(failed.id).attempts == failed.attempts
 
 
 def test_a_format_that_this_process_lacks_is_a_recorded_attempt() -> None:

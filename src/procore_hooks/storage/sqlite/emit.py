@@ -188,7 +188,9 @@ def savepoint(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
     """
     cursor = sqlite3.Cursor(connection)
     cursor.row_factory = None
-    if not connection.in_transaction and connection.isolation_level is not None:
+    # Since Python 3.12 `autocommit` may say True, and the isolation level then says nothing.
+    is_autocommit = connection.isolation_level is None or getattr(connection, "autocommit", None) is True
+    if not connection.in_transaction and not is_autocommit:
         # The lock at once: a transaction that reads first may find that it can no longer write.
         cursor.execute("BEGIN IMMEDIATE")
     cursor.execute("SAVEPOINT procore_hooks_emit")
