@@ -118,10 +118,24 @@ def test_a_key_keeps_its_event(storage: SQLiteStorage, count: Callable[[str], in
     with_the_key = LATER + timedelta(seconds=1)
     assert storage.prune(LATER) == 1
     assert make.emit(storage, now=LATER, key="k") == first
+    assert make.emit(storage, make.an_event("Submittals"), now=LATER, key="u") == unmatched
     assert storage.prune(with_the_key) == 1
     assert (count("events"), count("idempotency_keys")) == (0, 0)
     assert make.emit(storage, now=LATER, key="k").event != first.event
     assert make.emit(storage, make.an_event("Submittals"), now=LATER, key="u") != unmatched
+
+
+def test_a_key_goes_before_its_delivery(storage: SQLiteStorage, count: Callable[[str], int]) -> None:
+    """Pruning a key takes nothing from a delivery that still waits."""
+    make.listening(storage)
+    emission = make.emit(storage, key="k")
+    assert storage.prune(LATER) == 0
+    assert (count("events"), count("idempotency_keys")) == (1, 0)
+    (claim,) = make.turn(storage).claims
+    assert claim.event == emission.event
+    make.turn(storage, make.accepted(claim), capacity=0)
+    assert storage.prune(LATER) == 1
+    assert count("events") == 0
 
 
 def test_three_thousand_in_small_transactions(

@@ -21,7 +21,7 @@ from procore_hooks.testing._contract_values import T0, at
 Steps = Callable[[SQLiteStorage, Callable[[], object]], int]
 MOST = 1.5
 
-_NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1)"
+_NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :number)"
 _EVENTS = f"""
 {_NUMBERS} INSERT INTO procore_hooks_events
 SELECT i + (SELECT coalesce(max(id), 0) + 1000000 FROM procore_hooks_events), printf('%026d', i), 'RFIs', 'update',
@@ -29,13 +29,13 @@ SELECT i + (SELECT coalesce(max(id), 0) + 1000000 FROM procore_hooks_events), pr
 """
 _DELIVERIES = f"""
 {_NUMBERS} INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at)
-SELECT ?2 + i % ?3, (SELECT max(id) FROM procore_hooks_events) - ?1 + 1 + i, ?4, 0, 1 FROM n
+SELECT :first + i % :hooks, (SELECT max(id) FROM procore_hooks_events) - :number + 1 + i, :state, 0, 1 FROM n
 """
 _MORE_HOOKS = (
     f"""{_NUMBERS} INSERT INTO procore_hooks_hooks SELECT i + (SELECT max(id) + 1 FROM procore_hooks_hooks), namespace,
     destination_url, destination_headers, company_id, project_id, include_projects, status, when_disabled,
     payload_version, max_in_flight, signing_secrets, created_at, updated_at, deleted_at
-    FROM n, procore_hooks_hooks WHERE id = ?2""",
+    FROM n, procore_hooks_hooks WHERE id = :first""",
     """INSERT INTO procore_hooks_queues (hook_id, max_in_flight, enabled)
     SELECT id, max_in_flight, 1 FROM procore_hooks_hooks WHERE id > (SELECT max(hook_id) FROM procore_hooks_queues)""",
     """INSERT INTO procore_hooks_triggers (hook_id, resource, action, scope)
@@ -60,17 +60,16 @@ class Bulk:
         first = self._storage.add_hook(make.a_hook(max_in_flight=max_in_flight))
         self._storage.add_trigger(first.id, "RFIs", "update")
         with self._cursor() as cursor:
-            for statement, parameters in zip(_MORE_HOOKS, ((number - 1, first.id), (), ()), strict=True):
-                if number > 1:
-                    cursor.execute(statement, parameters)
+            for statement in _MORE_HOOKS if number > 1 else ():
+                cursor.execute(statement, {"number": number - 1, "first": first.id})
             cursor.execute("UPDATE procore_hooks_triggers SET scope = 'p:' || hook_id WHERE hook_id = ?", (first.id,))
         return first
 
     def deliveries(self, hook: Hook, number: int, hooks: int = 1, state: int = 0) -> None:
         """So many deliveries, shared out among a hook and those that follow it."""
         with self._cursor() as cursor:
-            cursor.execute(_EVENTS, (number,))
-            cursor.execute(_DELIVERIES, (number, hook.id, hooks, state))
+            cursor.execute(_EVENTS, {"number": number})
+            cursor.execute(_DELIVERIES, {"number": number, "first": hook.id, "hooks": hooks, "state": state})
             if state == 0:
                 cursor.execute(
                     "UPDATE procore_hooks_queues SET ready_at = 0 WHERE hook_id BETWEEN ? AND ?",
@@ -80,9 +79,9 @@ class Bulk:
     def pause(self, hook: Hook, hooks: int = 1) -> None:
         with self._cursor() as cursor:
             cursor.execute(
-                """UPDATE procore_hooks_queues SET failures = 3, failing_since = 1, paused_until = ?1,
-                ready_at = iif(ready_at IS NULL, NULL, ?1) WHERE hook_id BETWEEN ?2 AND ?3""",
-                (10**17, hook.id, hook.id + hooks - 1),
+                """UPDATE procore_hooks_queues SET failures = 3, failing_since = 1, paused_until = :until,
+                ready_at = iif(ready_at IS NULL, NULL, :until) WHERE hook_id BETWEEN :first AND :last""",
+                {"until": 10**17, "first": hook.id, "last": hook.id + hooks - 1},
             )
 
 

@@ -28,7 +28,8 @@ class SQLiteStorage:
     """Hooks, events and deliveries in one SQLite file, made if it is not there.
 
     Safe for many threads and several processes at once. The tables' names start with ``procore_hooks_``, so the file
-    may be the app's own database, and events can join its transactions.
+    may be the app's own database, and events can join its transactions. A new file holds secrets, so only its owner may
+    read it; a file that is there keeps its permissions. After a fork, parent and child may both go on with this object.
 
     Args:
         path: the file. Its folder must exist and be writable.

@@ -23,8 +23,8 @@ _WAKE: Final = "UPDATE procore_hooks_queues SET ready_at = 0 WHERE ready_at > 0 
 _PICK_QUEUES: Final = """
 SELECT json_group_array(json_array(hook_id, room, epoch, failures, head, is_paused)) FROM (
     SELECT hook_id, iif(failures > 0, 1, max_in_flight) - in_flight AS room, epoch, failures, head,
-        coalesce(paused_until > ?1, 0) AS is_paused
-    FROM procore_hooks_queues WHERE ready_at = 0 ORDER BY served, hook_id LIMIT ?2 OFFSET ?3)
+        coalesce(paused_until > ?, 0) AS is_paused
+    FROM procore_hooks_queues WHERE ready_at = 0 ORDER BY served, hook_id LIMIT ? OFFSET ?)
 """
 # The indexes are named: after an ANALYZE that saw one hook with nearly all deliveries, SQLite would look for the fresh
 # ones of any hook among all that are newer than its head.
@@ -42,8 +42,8 @@ FROM json_each(:hooks)
 """
 _CLAIM: Final = """
 UPDATE procore_hooks_deliveries
-SET attempt_count = attempt_count + 1, lease_until = ?2, claimed_at = ?3, due_at = NULL
-WHERE id IN (SELECT value FROM json_each(?1))
+SET attempt_count = attempt_count + 1, lease_until = ?, claimed_at = ?, due_at = NULL
+WHERE id IN (SELECT value FROM json_each(?))
 """
 _ENTER_FLIGHT: Final = f"""
 UPDATE procore_hooks_queues SET in_flight = in_flight + j.taken, head = j.head, served = iif(j.taken, :turn, served),
@@ -173,7 +173,7 @@ def _even_shares(rooms: Sequence[int], capacity: int) -> list[int]:
 def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, due: int, lease: timedelta) -> None:
     ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
     if ids:
-        cursor.execute(_CLAIM, (json.dumps(ids), now + lease // timedelta(microseconds=1), now))
+        cursor.execute(_CLAIM, (now + lease // timedelta(microseconds=1), now, json.dumps(ids)))
     cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
     turn = cursor.execute("SELECT number FROM procore_hooks_turns").fetchone()[0]
     rows = [[one.hook_id, len(one.delivery_ids), one.head] for one in picked]

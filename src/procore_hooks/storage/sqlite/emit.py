@@ -29,25 +29,26 @@ SELECT json_group_array(json_array(hook_id, enabled)) FROM (
     SELECT DISTINCT t.hook_id AS hook_id, q.enabled AS enabled
     FROM procore_hooks_triggers t INDEXED BY procore_hooks_triggers_match
         CROSS JOIN procore_hooks_queues q ON q.hook_id = t.hook_id
-    WHERE t.resource IN (?1, '*') AND t.action IN (?2, '*') AND t.scope IN (?3, ?4, ?5, ?6)
-        AND (t.company_id IS NULL OR ?7 IS NULL OR t.company_id = ?7)
+    WHERE t.resource IN (:resource, '*') AND t.action IN (:action, '*')
+        AND t.scope IN (:scope_1, :scope_2, :scope_3, :scope_4)
+        AND (t.company_id IS NULL OR :company IS NULL OR t.company_id = :company)
     ORDER BY t.hook_id)
 """
 _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ONE: Final = """
-INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES (?1, ?2, 0, 0, ?3)
+INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES (?, ?, 0, 0, ?)
 """
 _INSERT_MANY: Final = """
 INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, completed_at, reason)
-SELECT value ->> 0, ?2, iif(value ->> 1 < 0, 4, 0), 0, ?3,
-    iif(value ->> 1 < 0, ?3, NULL), iif(value ->> 1 < 0, ?4, NULL)
-FROM json_each(?1) ORDER BY key
+SELECT value ->> 0, :event, iif(value ->> 1 < 0, 4, 0), 0, :now,
+    iif(value ->> 1 < 0, :now, NULL), iif(value ->> 1 < 0, :reason, NULL)
+FROM json_each(:matches) ORDER BY key
 """
 # Only a queue that was not ready is written to: most emits find it ready already and leave its page alone.
 _WAKE: Final = """
-UPDATE procore_hooks_queues SET ready_at = iif(paused_until > ?2, paused_until, 0)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?1)) AND enabled = 1 AND sweep_from IS NULL
-    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?2)))
+UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until, 0)
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND enabled = 1 AND sweep_from IS NULL
+    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= :now)))
     AND in_flight < iif(failures > 0, 1, max_in_flight)
 """
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
@@ -55,16 +56,17 @@ WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?1)) AND enabled = 1 AND swe
 _PASS: Final = """
 UPDATE procore_hooks_queues SET head = (
     SELECT max(id) FROM procore_hooks_deliveries d WHERE d.hook_id = procore_hooks_queues.hook_id)
-WHERE hook_id = ?1 AND NOT EXISTS (
+WHERE hook_id = :hook AND NOT EXISTS (
     SELECT 1 FROM procore_hooks_deliveries d
-    WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > procore_hooks_queues.head AND d.id < ?2)
+    WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > procore_hooks_queues.head AND d.id < :before)
 """
 
 
-def _match_parameters(event: Event) -> tuple[object, ...]:
+def _match_parameters(event: Event) -> dict[str, object]:
     keys = scope_keys(event.company_id, event.project_id)
     padded = (*keys, *(keys[0],) * (4 - len(keys)))
-    return (event.resource, event.action, *padded, event.company_id)
+    scopes = {f"scope_{number}": key for number, key in enumerate(padded, 1)}
+    return {"resource": event.resource, "action": event.action, "company": event.company_id, **scopes}
 
 
 def anyone_wants(cursor: sqlite3.Cursor, requests: Sequence[EmitRequest]) -> bool:
@@ -127,14 +129,14 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, matches: str, wanted: list[l
     if len(wanted) == 1 and wanted[0][1] >= 0:
         cursor.execute(_INSERT_ONE, (wanted[0][0], event_id, now))
     else:
-        cursor.execute(_INSERT_MANY, (matches, event_id, now, DROPPED))
+        cursor.execute(_INSERT_MANY, {"matches": matches, "event": event_id, "now": now, "reason": DROPPED})
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - len(wanted) + 1, last + 1))
-    cursor.execute(_WAKE, (matches, now))
+    cursor.execute(_WAKE, {"matches": matches, "now": now})
     for hook_id, enabled in wanted:
         if enabled < 0:
-            cursor.execute(_PASS, (hook_id, ids[0]))
+            cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})
     return ids
 
 
@@ -149,7 +151,7 @@ def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime) 
         (hook_id, event.id, stamp(now)),
     )
     delivery_id = int(cursor.lastrowid or 0)
-    cursor.execute(_PASS, (hook_id, delivery_id))
+    cursor.execute(_PASS, {"hook": hook_id, "before": delivery_id})
     cursor.execute(
         """UPDATE procore_hooks_queues SET paused_until = NULL,
         ready_at = iif(sweep_from IS NULL AND in_flight < iif(failures > 0, 1, max_in_flight), 0, NULL)

@@ -131,13 +131,13 @@ def _repeat(cursor: sqlite3.Cursor, delivery_ids: Sequence[int], hook_id: int, n
     ids = json.dumps(delivery_ids)
     cursor.execute(
         """INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, redelivery_of)
-        SELECT d.hook_id, d.event_id, 0, 0, ?2, d.id
-        FROM json_each(?1) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value ORDER BY j.key""",
-        (ids, stamp(now)),
+        SELECT d.hook_id, d.event_id, 0, 0, :now, d.id
+        FROM json_each(:ids) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value ORDER BY j.key""",
+        {"ids": ids, "now": stamp(now)},
     )
     cursor.execute(
         """UPDATE procore_hooks_events SET uses = uses + 1 WHERE id IN (
-            SELECT d.event_id FROM json_each(?1) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value)""",
+            SELECT d.event_id FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value)""",
         (ids,),
     )
     cursor.execute(
@@ -151,13 +151,13 @@ def recover(cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: dateti
     _require_open_queue(cursor, hook_id)
     rows = cursor.execute(
         """SELECT min(d.id) FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_failing_of_hook
-        WHERE d.hook_id = ?1 AND d.state IN (1, 3, 4) AND d.state IN (3, 4)
-            AND d.created_at >= ?2 AND d.created_at < ?3
+        WHERE d.hook_id = :hook AND d.state IN (1, 3, 4) AND d.state IN (3, 4)
+            AND d.created_at >= :since AND d.created_at < :until
             AND NOT EXISTS (SELECT 1 FROM procore_hooks_deliveries r
-                WHERE r.hook_id = ?1 AND r.event_id = d.event_id AND r.redelivery_of IS NOT NULL
+                WHERE r.hook_id = :hook AND r.event_id = d.event_id AND r.redelivery_of IS NOT NULL
                     AND r.state IN (0, 1, 2))
         GROUP BY d.event_id ORDER BY 1""",
-        (hook_id, stamp(since), stamp(until)),
+        {"hook": hook_id, "since": stamp(since), "until": stamp(until)},
     ).fetchall()
     ids = [row[0] for row in rows]
     if ids:
@@ -167,10 +167,10 @@ def recover(cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: dateti
 
 def count_deliveries(cursor: sqlite3.Cursor, hook_id: int | None, since: datetime) -> dict[DeliveryStatus, int]:
     """How many are in each status."""
-    of_hook = "" if hook_id is None else "AND hook_id = ?2"
+    of_hook = "" if hook_id is None else "AND hook_id = ?"
     rows = cursor.execute(
         f"""SELECT state, count(*) FROM procore_hooks_deliveries
-        WHERE created_at >= ?1 AND hook_id <> 0 {of_hook} GROUP BY state""",
+        WHERE created_at >= ? AND hook_id <> 0 {of_hook} GROUP BY state""",
         (stamp(since),) if hook_id is None else (stamp(since), hook_id),
     )
     return {STATES[state]: count for state, count in rows.fetchall()}
@@ -199,20 +199,20 @@ def prune(database: Database, before: datetime) -> int:
 def _prune_rows(cursor: sqlite3.Cursor, ids: str) -> int:
     cursor.execute(
         f"""DELETE FROM procore_hooks_attempts WHERE id IN (
-            SELECT a.id FROM json_each(?1) j CROSS JOIN procore_hooks_attempts a
+            SELECT a.id FROM json_each(?) j CROSS JOIN procore_hooks_attempts a
             ON a.id > j.value * {ATTEMPTS_PER_DELIVERY} AND a.id < (j.value + 1) * {ATTEMPTS_PER_DELIVERY})""",
         (ids,),
     )
     cursor.execute(
         """UPDATE procore_hooks_events SET uses = uses - gone.n FROM (
-            SELECT d.event_id AS event_id, count(*) AS n FROM json_each(?1) j
+            SELECT d.event_id AS event_id, count(*) AS n FROM json_each(?) j
             CROSS JOIN procore_hooks_deliveries d ON d.id = j.value GROUP BY d.event_id) AS gone
         WHERE id = gone.event_id""",
         (ids,),
     )
     cursor.execute(
         """DELETE FROM procore_hooks_events WHERE uses = 0 AND id IN (
-            SELECT d.event_id FROM json_each(?1) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value)""",
+            SELECT d.event_id FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value)""",
         (ids,),
     )
     # The next delivery is numbered after the greatest id in the table: where that one goes, a row of no hook and no

@@ -59,8 +59,8 @@ FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS failures, value ->> 2 AS fai
 WHERE procore_hooks_queues.hook_id = j.hook_id
 """
 _DISABLE: Final = """
-UPDATE procore_hooks_hooks SET status = 'disabled', updated_at = ?2
-WHERE id IN (SELECT value FROM json_each(?1)) AND deleted_at IS NULL
+UPDATE procore_hooks_hooks SET status = 'disabled', updated_at = :now
+WHERE id IN (SELECT value FROM json_each(:hooks)) AND deleted_at IS NULL
 """
 
 
@@ -209,7 +209,7 @@ def _change_queues(cursor: sqlite3.Cursor, settled: Sequence[Settled], now: int,
     cursor.execute(_CHANGE, {"changes": json.dumps(rows), "due": due})
     disabled = [hook_id for hook_id, change in changes if change.disable]
     if disabled:
-        cursor.execute(_DISABLE, (json.dumps(disabled), now))
+        cursor.execute(_DISABLE, {"hooks": json.dumps(disabled), "now": now})
     for hook_id, change in changes:
         if change.flush_reason is not None:
             drop_waiting(cursor, hook_id, change.flush_reason)
