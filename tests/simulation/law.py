@@ -129,7 +129,7 @@ def _may_have_arrived(attempt: Attempt) -> bool:
     return (
         attempt.outcome in ("ok", "unknown")
         or attempt.response_status is not None
-        or "answer" in (attempt.response_error or "")
+        or any(words in (attempt.response_error or "") for words in ("answer", "connection was lost"))
     )
 
 

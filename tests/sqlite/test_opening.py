@@ -273,12 +273,16 @@ def test_making_a_file_costs_nobody_a_lock(path: Path, monkeypatch: pytest.Monke
 # Settings
 
 
-@pytest.mark.parametrize(("durability", "synchronous"), [("full", 2), ("normal", 1)])
-@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+@pytest.mark.parametrize(
+    ("durability", "journal_mode", "synchronous"),
+    [("full", "wal", 2), ("normal", "wal", 1), ("full", "delete", 3), ("normal", "delete", 1)],
+)
 def test_every_thread_has_the_durability_asked_for(
-    path: Path, durability: Any, synchronous: int, journal_mode: Any
+    path: Path, durability: Any, journal_mode: Any, synchronous: int
 ) -> None:
-    """`synchronous` belongs to a connection: that of each thread has it, FULL unless NORMAL was asked for."""
+    """`synchronous` belongs to a connection: that of each thread has it, NORMAL only where it was asked for, else FULL,
+    and EXTRA where a commit is the removal of a journal.
+    """
     storage = SQLiteStorage(path, durability=durability, journal_mode=journal_mode)
     seen: list[tuple[int, str]] = []
 

@@ -211,8 +211,10 @@ class Database:
         )
         try:
             cursor = connection.cursor()
-            # In WAL mode NORMAL loses acknowledged commits at a power loss; without a WAL it can damage the file.
-            cursor.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}")
+            # In WAL mode NORMAL loses acknowledged commits at a power loss; without a WAL it can damage the file, and
+            # FULL loses the last commit, whose journal may be back: EXTRA syncs the folder that it was removed from.
+            full = "FULL" if self._journal_mode == "wal" else "EXTRA"
+            cursor.execute(f"PRAGMA synchronous = {full if self._durability == 'full' else 'NORMAL'}")
             cursor.execute("PRAGMA temp_store = MEMORY")
         except sqlite3.Error:
             connection.close()
