@@ -151,6 +151,8 @@ def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime) 
         (hook_id, event.id, stamp(now)),
     )
     delivery_id = int(cursor.lastrowid or 0)
+    # Ahead of earlier pings too.
+    cursor.execute("UPDATE procore_hooks_deliveries SET due_at = -id WHERE id = ?", (delivery_id,))
     cursor.execute(_PASS, {"hook": hook_id, "before": delivery_id})
     cursor.execute(
         """UPDATE procore_hooks_queues SET paused_until = NULL,

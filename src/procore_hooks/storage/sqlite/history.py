@@ -115,9 +115,9 @@ def payload_version_of(cursor: sqlite3.Cursor, hook_id: int) -> str:
 def redeliver(cursor: sqlite3.Cursor, delivery_id: int, now: datetime) -> Delivery:
     """A new delivery of the same event at the end of the queue."""
     delivery = get_delivery(cursor, delivery_id)
+    _require_open_queue(cursor, delivery.hook_id)
     if delivery.status in WAITING:
         raise Conflict(f"delivery {delivery_id} is still {delivery.status}; it can be repeated once it is final")
-    _require_open_queue(cursor, delivery.hook_id)
     _repeat(cursor, [delivery_id], delivery.hook_id, now)
     return get_delivery(cursor, int(cursor.execute("SELECT max(id) FROM procore_hooks_deliveries").fetchone()[0]))
 

@@ -13,7 +13,7 @@ The columns of ``procore_hooks_queues``:
 - `sweep_from`: NULL, or the head from which waiting deliveries up to `dropped_through` are still to be discarded.
   Nothing is claimed from the hook until that is done.
 
-Of the deliveries, `due_at` is set on returned ones only (0 for "at once", -1 for a ping, which goes first), and
+Of the deliveries, `due_at` is set on returned ones only (0 for "at once"; a ping's is below 0, so it goes first), and
 `lease_until` on those under way only.
 """
 

@@ -123,7 +123,8 @@ class Settling:
         _change_queues(cursor, settled, now, due)
         return settled, late
 
-    def return_expired(self, cursor: sqlite3.Cursor, now: int, due: int) -> int:
+    def return_expired(self, cursor: sqlite3.Cursor, now: int, due: int) -> tuple[int, int]:
+        """Returns how many leases had run out, and how many of their deliveries were discarded."""
         rows = json.loads(cursor.execute(_EXPIRED, (now, _EXPIRED_AT_ONCE)).fetchone()[0])
         ended = []
         for delivery_id, hook_id, number, claimed_at, url, dropped, drop_reason in rows:
@@ -139,7 +140,7 @@ class Settling:
             else:
                 ended.append(_Ended(delivery_id, hook_id, _RETRYING, None, 0, None, attempt))
         self._end_attempts(cursor, ended, due)
-        return len(ended)
+        return len(ended), sum(one.state == _DISCARDED for one in ended)
 
     def _end_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended], due: int) -> None:
         if not ended:

@@ -51,8 +51,8 @@ class Turns:
         settling = Settling(self._request_ids)
         with self._database.write() as cursor:
             settled, late = settling.settle(cursor, settlements, at, due)
-            discarded = sweep(cursor, at, due)
-            expired = settling.return_expired(cursor, at, due)
+            swept = sweep(cursor, at, due)
+            expired, dropped = settling.return_expired(cursor, at, due)
             picked = pick(cursor, at, due, lease, capacity)
             # Here and not later: a hook that is deleted in between has no secrets any more.
             hooks = self._hooks.load(cursor, [one.hook_id for one in picked])
@@ -63,7 +63,7 @@ class Turns:
         return Turn(
             settled=tuple(settled),
             late=tuple(late),
-            discarded=discarded,
+            discarded=swept + dropped,
             expired=expired,
             claims=tuple(claims),
             next_due_at=next_due_at,
