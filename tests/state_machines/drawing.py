@@ -21,6 +21,7 @@ resource_ids = st.sampled_from([None, 54321, "d-12"])
 page_sizes = st.sampled_from([1, 2, 3, 7, 1000])
 some_statuses = st.sets(st.sampled_from(["enqueued", "retrying", *FINAL]), max_size=3)
 spans = st.sampled_from([0.000001, 1, 10, 15, 20, 40, 120, 3600]).map(lambda seconds: timedelta(seconds=seconds))
+long_spans = st.sampled_from([20, 3600, 100_000]).map(lambda seconds: timedelta(seconds=seconds))
 limits = st.sampled_from([1, 1, 2, 3])
 events = st.builds(
     EventInput,
@@ -32,6 +33,7 @@ events = st.builds(
     project_id=projects,
     idempotency_key=st.sampled_from([None, None, None, "a", "b"]),
 )
+several_events = st.lists(events, min_size=1, max_size=4)
 namespaces = st.sampled_from(["acme", "zenith"])
 fields = st.fixed_dictionaries(
     {},

@@ -79,14 +79,16 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.folder is not None:
             shutil.rmtree(self.folder)
 
-    @initialize(mode=st.sampled_from(["pause", "independent"]), first=draw.fields)
-    def begin(self, mode: Mode, first: dict[str, Any]) -> None:
+    @initialize(mode=st.sampled_from(["pause", "independent"]), first=draw.fields, several=draw.several_events)
+    def begin(self, mode: Mode, first: dict[str, Any], several: list[EventInput]) -> None:
         self.mode = mode
         self.queues = Queues(self.model, mode)
-        self.create_hook(first)
         self.create_hook({})
+        self.create_hook({"company_id": 8, "project_id": "71"})
+        self.create_hook(first)
         for number in range(len(self.model.hooks)):
             self.create_trigger(number, "RFIs", "*")
+        self.emit_many(several)
 
     def _open(self) -> HookRegistry:
         # "normal" spares the disk: no power is lost here.
@@ -234,7 +236,7 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.check_emits([one]),
         )
 
-    @rule(several=st.lists(draw.events, max_size=4))
+    @rule(several=draw.several_events)
     def emit_many(self, several: list[EventInput]) -> None:
         self._same(
             lambda: self.registry.emit_many(several),
@@ -257,15 +259,28 @@ class RegistryMachine(RuleBasedStateMachine):
 
     # Sending
 
-    @rule(number=draw.numbers, mood=st.sampled_from(MOODS))
-    def change_mood(self, number: int, mood: Mood) -> None:
-        self.queues.moods[self._hook_id(number)] = mood
-
-    @rule(span=draw.spans)
     def pass_time(self, span: timedelta) -> None:
         self.model.now = self.clock.advance(span)
 
-    @rule()
+    @rule(number=st.none() | draw.numbers, mood=st.sampled_from(MOODS), span=draw.spans)
+    def drain_in_a_mood(self, number: int | None, mood: Mood, span: timedelta) -> None:
+        """Of one endpoint, or of all."""
+        for hook_id in self.model.hooks if number is None else [self._hook_id(number)]:
+            self.queues.moods[hook_id] = mood
+        self.pass_time_and_drain(span)
+
+    @rule(times=st.integers(1, 4))
+    def drain_on(self, times: int) -> None:
+        """Again and again, whenever something is due."""
+        for _ in range(times):
+            due_at = self.queues.next_due_at()
+            self.pass_time_and_drain(max(timedelta(0), due_at - self.model.now) if due_at else timedelta(0))
+
+    @rule(several=draw.several_events, span=draw.spans)
+    def emit_and_drain(self, several: list[EventInput], span: timedelta) -> None:
+        self.emit_many(several)
+        self.pass_time_and_drain(span)
+
     def drain(self) -> None:
         self.sent = {}
         # The model is drained first; endpoints answer by what it held before.
@@ -280,7 +295,6 @@ class RegistryMachine(RuleBasedStateMachine):
             in_order = list if max_in_flight == 1 else sorted
             assert in_order(event_ids) == in_order(sent[hook_id])
 
-    @rule(span=draw.spans)
     def pass_time_and_drain(self, span: timedelta) -> None:
         self.pass_time(span)
         self.drain()
@@ -296,9 +310,10 @@ class RegistryMachine(RuleBasedStateMachine):
             raise httpx.ConnectError("refused")
         return httpx.Response(answer.status, headers=answer.headers)
 
-    @rule()
-    def claim_and_die(self) -> None:
+    @rule(span=draw.spans)
+    def claim_and_die(self, span: timedelta) -> None:
         """A dispatcher process claims all it can, and is killed."""
+        self.pass_time(span)
         now = self.clock.now()
         self.queues.claim_all()
         self.registry.storage.turn((), now=now, due_by=now, lease=LEASE, capacity=1000)
@@ -314,7 +329,7 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.check_redeliver(delivery_id),
         )
 
-    @rule(number=draw.numbers, ago=draw.spans, span=st.none() | draw.spans)
+    @rule(number=draw.numbers, ago=draw.long_spans, span=st.none() | draw.spans)
     def recover(self, number: int, ago: timedelta, span: timedelta | None) -> None:
         hook_id = self._hook_id(number)
         since = self.model.now - ago
@@ -333,7 +348,7 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.recoverable(hook_id, since, until),
         )
 
-    @rule(ago=draw.spans)
+    @rule(ago=st.just(timedelta(0)) | draw.spans)
     def prune(self, ago: timedelta) -> None:
         before = self.model.now - ago
         self._same(
@@ -366,11 +381,7 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.listed(hook_id=hook_id),
         )
 
-    @rule(
-        filters=draw.of_hooks,
-        page_size=draw.page_sizes,
-    )
-    def list_hooks(self, filters: dict[str, Any], page_size: int) -> None:
+    def _list_hooks(self, filters: dict[str, Any], page_size: int) -> None:
         found = pages_of(partial(self.registry.hooks.list, **filters), page_size)
         wanted = [(name, value) for name, value in _texts(filters).items() if value is not None]
         fitting = [

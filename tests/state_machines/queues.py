@@ -124,7 +124,7 @@ class Queues:
             retried=retried,
             failed=after.count("failed"),
             discarded=after.count("discarded"),
-            next_due_at=self._next_due_at(),
+            next_due_at=self.next_due_at(),
         )
         return report, sent
 
@@ -194,7 +194,7 @@ class Queues:
         hook.failing_since, hook.paused_until = hook.failing_since or now, paused_until
         return True
 
-    def _next_due_at(self) -> datetime | None:
+    def next_due_at(self) -> datetime | None:
         """The next moment at which a lease is over or something can be claimed."""
         moments = [one.lease_until for one in self._model.deliveries.values() if one.lease_until is not None]
         for hook in self._model.hooks.values():

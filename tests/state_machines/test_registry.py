@@ -44,8 +44,7 @@ def test_any_calls_do_what_they_do_to_the_model(is_on_disk: bool, part: int) -> 
 def machine(is_on_disk: bool) -> Iterator[RegistryMachine]:
     """One whose two hooks hear of RFIs, and have had one event."""
     machine = RegistryMachine(is_on_disk)
-    machine.begin("pause", {})
-    machine.emit(EventInput("RFIs", "update", {"number": 1}), False)
+    machine.begin("pause", {}, [EventInput("RFIs", "update", {"number": 1})])
     yield machine
     machine.everything_agrees()
     machine.teardown()
@@ -57,7 +56,7 @@ def machine(is_on_disk: bool) -> Iterator[RegistryMachine]:
 @on_each_storage
 def test_what_is_discarded_when_its_lease_runs_out_is_reported(machine: RegistryMachine) -> None:
     """A drain counts as discarded what a killed dispatcher left under way for a hook that was deleted since."""
-    machine.claim_and_die()
+    machine.claim_and_die(timedelta(0))
     machine.delete(0)
     machine.pass_time_and_drain(timedelta(seconds=15))
 
@@ -73,6 +72,6 @@ def test_of_two_pings_the_newer_one_goes_first(machine: RegistryMachine) -> None
 @on_each_storage
 def test_what_is_under_way_to_a_deleted_hook_has_nowhere_to_go_again(machine: RegistryMachine) -> None:
     """Redelivery without the hook is `NotFound`, also while the delivery is not final."""
-    machine.claim_and_die()
+    machine.claim_and_die(timedelta(0))
     machine.delete(0)
     machine.redeliver(0)
