@@ -81,6 +81,41 @@ def test_children_of_a_live_dispatcher(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_children_that_outlive_their_parents_storage(
+    receiver: WebhookReceiver, evidence: Evidence, notebook: Notebook
+) -> None:
+    """The parent closes the storage while its children go on: what they emit is not lost, although SQLite, in a parent
+    that believes to be the last, takes the WAL away.
+    """
+    parents = open_registry(evidence.path)
+    evidence.add_hooks(parents, receiver.url)
+    (is_closed, close), (has_emitted, emitted) = os.pipe(), os.pipe()
+
+    def be_a_child(number: int) -> None:
+        os.close(close)
+        notebook.emit(parents, 100 * number)
+        os.write(emitted, b"x")
+        assert os.read(is_closed, 1) == b""
+        for event in range(1, 10):
+            notebook.emit(parents, 100 * number + event)
+
+    with Dispatcher(parents) as dispatcher:
+        notebook.emit(parents, 1)
+        dispatcher.drain(BOUND)
+        children = [fork(lambda number=number: be_a_child(number)) for number in range(1, CHILDREN + 1)]
+        for _ in children:
+            assert os.read(has_emitted, 1) == b"x"
+    parents.close()
+    os.close(close)
+    wait_for(children)
+    for descriptor in (is_closed, has_emitted, emitted):
+        os.close(descriptor)
+    with open_registry(evidence.path) as registry:
+        drain_dry(registry)
+        assert evidence.verdict(registry, receiver.requests, is_faultless=True) == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_children_of_a_transaction(
     receiver: WebhookReceiver, registry: HookRegistry, evidence: Evidence, notebook: Notebook
 ) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from procore_hooks import EventInput
 
 from .model import FINAL
+from .queues import MOODS
 
 numbers = st.integers(0, 20)  # which one of those that there are
 companies = st.sampled_from([None, 8, "9"])
@@ -21,7 +22,8 @@ resource_ids = st.sampled_from([None, 54321, "d-12"])
 page_sizes = st.sampled_from([1, 2, 3, 7, 1000])
 some_statuses = st.sets(st.sampled_from(["enqueued", "retrying", *FINAL]), max_size=3)
 spans = st.sampled_from([0.000001, 1, 10, 15, 20, 40, 120, 3600]).map(lambda seconds: timedelta(seconds=seconds))
-long_spans = st.sampled_from([20, 3600, 100_000]).map(lambda seconds: timedelta(seconds=seconds))
+long_spans = st.sampled_from([0, 20, 3600, 100_000]).map(lambda seconds: timedelta(seconds=seconds))
+moods = st.sampled_from([*MOODS, "well", "well", "broken", "aborting"])
 limits = st.sampled_from([1, 1, 2, 3])
 events = st.builds(
     EventInput,

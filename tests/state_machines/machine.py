@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -32,8 +32,8 @@ from procore_hooks.testing import ManualClock
 
 from . import drawing as draw
 from .comparing import assert_equal, compare_all, compare_delivery, pages_of, stats_of
-from .model import Model
-from .queues import LEASE, MOODS, Mode, Mood, Queues, answer_of, policy
+from .model import FINAL, Model
+from .queues import LEASE, Mode, Mood, Queues, answer_of, policy
 
 __all__ = ["RegistryMachine"]
 
@@ -236,7 +236,6 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.check_emits([one]),
         )
 
-    @rule(several=draw.several_events)
     def emit_many(self, several: list[EventInput]) -> None:
         self._same(
             lambda: self.registry.emit_many(several),
@@ -262,7 +261,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def pass_time(self, span: timedelta) -> None:
         self.model.now = self.clock.advance(span)
 
-    @rule(number=st.none() | draw.numbers, mood=st.sampled_from(MOODS), span=draw.spans)
+    @rule(number=st.none() | draw.numbers, mood=draw.moods, span=draw.spans)
     def drain_in_a_mood(self, number: int | None, mood: Mood, span: timedelta) -> None:
         """Of one endpoint, or of all."""
         for hook_id in self.model.hooks if number is None else [self._hook_id(number)]:
@@ -322,19 +321,26 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(number=draw.numbers)
     def redeliver(self, number: int) -> None:
-        delivery_id = _pick([*self.model.deliveries, self.model.greatest["delivery"] + 1], number)
+        final = [one.id for one in self.model.deliveries.values() if one.status in FINAL]
+        delivery_id = _pick([*final, *self.model.deliveries, self.model.greatest["delivery"] + 1], number)
         self._same(
             lambda: self.registry.deliveries.redeliver(delivery_id),
             lambda made: self.model.repeat(self.model.deliveries[delivery_id], made.id),
             check=lambda: self.model.check_redeliver(delivery_id),
         )
 
-    @rule(number=draw.numbers, ago=draw.long_spans, span=st.none() | draw.spans)
-    def recover(self, number: int, ago: timedelta, span: timedelta | None) -> None:
+    @rule(number=draw.numbers, ago=draw.long_spans, span=st.none() | draw.spans, wait=st.none() | draw.spans)
+    def recover(self, number: int, ago: timedelta, span: timedelta | None, wait: timedelta | None) -> None:
+        """Once, or once more after a drain, which leaves less to recover."""
         hook_id = self._hook_id(number)
         since = self.model.now - ago
         until = None if span is None else since + span
+        self._recover(hook_id, since, until)
+        if wait is not None:
+            self.pass_time_and_drain(wait)
+            self._recover(hook_id, since, until)
 
+    def _recover(self, hook_id: int, since: datetime, until: datetime | None) -> None:
         def take(count: int) -> None:
             lost = self.model.recoverable(hook_id, since, until)
             assert count == len(lost)
@@ -348,7 +354,7 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.recoverable(hook_id, since, until),
         )
 
-    @rule(ago=st.just(timedelta(0)) | draw.spans)
+    @rule(ago=draw.long_spans)
     def prune(self, ago: timedelta) -> None:
         before = self.model.now - ago
         self._same(
@@ -381,7 +387,8 @@ class RegistryMachine(RuleBasedStateMachine):
             check=lambda: self.model.listed(hook_id=hook_id),
         )
 
-    def _list_hooks(self, filters: dict[str, Any], page_size: int) -> None:
+    @rule(filters=draw.of_hooks, page_size=draw.page_sizes)
+    def list_hooks(self, filters: dict[str, Any], page_size: int) -> None:
         found = pages_of(partial(self.registry.hooks.list, **filters), page_size)
         wanted = [(name, value) for name, value in _texts(filters).items() if value is not None]
         fitting = [
