@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -29,10 +28,11 @@ from ._core.payloads import check_version
 from ._core.secret import Secret
 from ._core.signing import check_secret, secret_from_bytes
 from ._endpoint_check import check_endpoint, check_url
+from ._event_ids import until_ids_are_free
 from ._requests import RequestMaker
 from ._transport import GuardedTransport
 from .exceptions import InvalidInput
-from .storage._base import EventIdTaken, HookQuery
+from .storage._base import HookQuery
 
 if TYPE_CHECKING:
     from ._registry import HookRegistry
@@ -42,7 +42,6 @@ __all__ = ["Hooks"]
 T = TypeVar("T")
 
 _MOST_PREVIOUS_SECRETS = 10
-_TRIES_FOR_AN_ID = 20
 _LONGEST_GRACE = timedelta(days=365)
 _SCOPE = ("company_id", "project_id", "include_projects")
 _CHANGEABLE = ("destination_url", "destination_headers", "namespace", *_SCOPE, "when_disabled", "max_in_flight")
@@ -270,11 +269,9 @@ class Hooks:
         """
         hook = self.get(hook_id)
         now = self._registry.clock.now()
-        for _ in range(_TRIES_FOR_AN_ID):
-            # As for `emit`: another process may have drawn the same number.
-            with contextlib.suppress(EventIdTaken):
-                return self._storage.add_ping(hook.id, self._registry.ping_event(hook), now)
-        raise InvalidInput("clock", f"no free event id was found at {now.isoformat()}: does the clock stand still?")
+        return until_ids_are_free(
+            now, lambda again: self._storage.add_ping(hook.id, self._registry.ping_event(hook), now)
+        )
 
     def rotate_secret(self, hook_id: int, *, grace: timedelta = timedelta(hours=24)) -> Hook:
         """Give a hook a new signing secret. The old one signs too, beside it, for `grace`.

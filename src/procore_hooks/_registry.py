@@ -31,18 +31,18 @@ from ._core.matching import explain
 from ._core.models import Emission, Event, EventInput, Hook, Verdict
 from ._core.payloads import BUILT_IN
 from ._deliveries import Deliveries
+from ._event_ids import until_ids_are_free
 from ._hooks import Hooks
 from ._requests import PayloadFormat
 from ._triggers import Triggers
 from .exceptions import InvalidInput, NotFound
 from .resources import ResourceCatalog
-from .storage._base import EmitRequest, EventIdTaken, HookQuery, Storage
+from .storage._base import EmitRequest, HookQuery, Storage
 from .storage.memory import MemoryStorage
 
 __all__ = ["BoundRegistry", "HookRegistry"]
 
 _EXPLAINED_AT_ONCE: Final = 500
-_TRIES_FOR_AN_ID: Final = 20
 
 
 class HookRegistry:
@@ -157,13 +157,13 @@ class HookRegistry:
     def _emit(self, inputs: Sequence[EventInput], connection: object | None) -> list[Emission]:
         now = self.clock.now()
         requests = [self._request(one, now) for one in inputs]
-        for _ in range(_TRIES_FOR_AN_ID):
-            try:
-                return self.storage.emit(requests, now, connection)
-            except EventIdTaken:
-                # Two processes drew the same number in the same millisecond: once in about two million times.
-                requests = [attrs.evolve(one, event=self._renumbered(one.event, now)) for one in requests]
-        raise InvalidInput("clock", f"no free event id was found at {now.isoformat()}: does the clock stand still?")
+
+        def store(again: bool) -> list[Emission]:
+            if again:
+                requests[:] = [attrs.evolve(one, event=self._renumbered(one.event, now)) for one in requests]
+            return self.storage.emit(requests, now, connection)
+
+        return until_ids_are_free(now, store)
 
     def _request(self, one: EventInput, now: datetime) -> EmitRequest:
         event = self._event(one, now)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from procore_hooks import DestinationPolicy, Hook, HookRegistry, MemoryStorage, SQLiteStorage
+from procore_hooks import DestinationPolicy, HookRegistry, MemoryStorage, SQLiteStorage
 from procore_hooks.testing import ManualClock
 
+from .. import scene
+from ..scene import URL as URL
+from ..scene import hook_for as hook_for
+
 BOUND = 60.0  # seconds after which a test that waits for something has failed
-URL = "https://hooks.example/procore"
+wait_until = partial(scene.wait_until, bound=BOUND)
 
 _PREAMBLE = """
 import logging, sys
@@ -23,21 +26,6 @@ from procore_hooks import DestinationPolicy, Dispatcher, HookRegistry, SQLiteSto
 logging.getLogger("procore_hooks").setLevel(logging.ERROR)
 registry = HookRegistry(SQLiteStorage(sys.argv[1], durability="normal"), destinations=DestinationPolicy.local())
 """
-
-
-def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:
-    """Wait until `condition` holds; fail when the bound is over."""
-    give_up = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < give_up, "what was waited for did not come"
-        time.sleep(0.005)
-
-
-def hook_for(registry: HookRegistry, url: str = URL, **keywords: Any) -> Hook:
-    """A hook that hears everything."""
-    hook = registry.hooks.create(url, namespace="test", **keywords)
-    registry.triggers.create(hook.id, "*", "*")
-    return hook
 
 
 def begin(script: str, path: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from procore_hooks import DestinationPolicy, Hook, HookRegistry, MemoryStorage, SQLiteStorage, Storage
+from procore_hooks import DestinationPolicy, HookRegistry, MemoryStorage, SQLiteStorage, Storage
 from procore_hooks.testing import ManualClock
 
+from .. import scene
+from ..scene import URL as URL
+from ..scene import hook_for as hook_for
+
 BOUND = 20.0  # seconds after which a test that waits for something has failed
-URL = "https://hooks.example/procore"
-
-
-def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:
-    """Wait until `condition` holds; fail when the bound is over."""
-    give_up = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < give_up, "what was waited for did not come"
-        time.sleep(0.002)
-
-
-def hook_for(registry: HookRegistry, url: str = URL, **keywords: Any) -> Hook:
-    """A hook that hears everything."""
-    hook = registry.hooks.create(url, namespace="test", **keywords)
-    registry.triggers.create(hook.id, "*", "*")
-    return hook
+wait_until = partial(scene.wait_until, bound=BOUND)
 
 
 def emit(registry: HookRegistry, payload: Any = None) -> int:

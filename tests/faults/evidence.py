@@ -13,8 +13,9 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from procore_hooks import Delivery, DestinationPolicy, Dispatcher, Emission, Hoo
 from procore_hooks._core.payloads import render
 from procore_hooks.testing.script import ReceivedRequest
 
+from .. import scene
 from ..simulation.law import Emitted, Hit, Law
 
 BOUND = 60.0  # seconds after which a test that waits for something has failed
@@ -31,12 +33,7 @@ FULL = os.environ.get("PROCORE_HOOKS_FULL") == "1"
 RESOURCES = ("RFIs", "Submittals", "RFIs", "nobody's")
 
 
-def wait_until(condition: Callable[[], object], bound: float = BOUND) -> None:
-    """Wait until `condition` holds; fail when the bound is over."""
-    give_up = time.monotonic() + bound
-    while not condition():
-        assert time.monotonic() < give_up, "what was waited for did not come"
-        time.sleep(0.002)
+wait_until = partial(scene.wait_until, bound=BOUND)
 
 
 class AheadClock:

@@ -111,7 +111,7 @@ def test_a_file_that_stays_locked(
             with pytest.raises(StorageBusy, match="stayed locked"):
                 notebook.emit(registry, number, "RFIs")
         assert time.monotonic() - locked_at >= 1.5
-        wait_until(lambda: time.monotonic() - locked_at >= LOCKED_FOR and caplog.records, LOCKED_FOR + BOUND)
+        wait_until(lambda: time.monotonic() - locked_at >= LOCKED_FOR and caplog.records, bound=LOCKED_FOR + BOUND)
         tell(other, "free")
         assert said(other) == "done"
         notebook.emit(registry, 4, "RFIs")

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -40,6 +40,8 @@ from .._core.claims import Claim, HookChange, Settled, Settlement, Turn
 from .._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, HookStatus, Trigger
 
 __all__ = [
+    "DROPPED",
+    "LEFT_OPEN",
     "Claim",
     "DeliveryQuery",
     "EmitRequest",
@@ -51,6 +53,11 @@ __all__ = [
     "Storage",
     "Turn",
 ]
+
+
+# What a history says, whatever storage it is in.
+DROPPED: Final = "the hook was disabled and drops events"
+LEFT_OPEN: Final = "no result was recorded: the process that made this attempt ended, or lost its lease"
 
 
 class EventIdTaken(Exception):

@@ -14,14 +14,12 @@ from heapq import heappop, heappush
 import attrs
 
 from .._core.models import Attempt, masked_url
-from ._base import Claim, HookChange, Settled, Settlement
+from ._base import LEFT_OPEN, Claim, HookChange, Settled, Settlement
 from ._memory_history import History
 from ._memory_hooks import Directory
 from ._memory_queue import DeliveryRow, HookQueue, Lease, Schedule
 
 __all__ = ["Dispatch"]
-
-_NO_RESULT = "no result was recorded: the process that made this attempt ended, or lost its lease"
 
 
 class Dispatch:
@@ -177,6 +175,6 @@ def _unknown_attempt(number: int, lease: Lease) -> Attempt:
         number=number,
         outcome="unknown",
         request_url=lease.request_url,
-        response_error=_NO_RESULT,
+        response_error=LEFT_OPEN,
         started_at=lease.claimed_at,
     )

@@ -18,7 +18,7 @@ import attrs
 from .._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
 from .._core.states import FINAL
 from ..exceptions import Conflict, IdempotencyConflict, InvalidInput, StorageError
-from ._base import DeliveryQuery, EmitRequest, EventIdTaken, HookQuery, Settlement, Turn
+from ._base import DROPPED, DeliveryQuery, EmitRequest, EventIdTaken, HookQuery, Settlement, Turn
 from ._memory_history import History, view
 from ._memory_hooks import Directory
 from ._memory_queue import DeliveryRow, HookQueue
@@ -27,7 +27,6 @@ from ._memory_turn import Dispatch
 __all__ = ["MemoryStorage"]
 
 _PRUNED_AT_ONCE = 1000
-_DROPPED = "the hook was disabled and drops events"
 
 
 class MemoryStorage:
@@ -208,7 +207,7 @@ class MemoryStorage:
     def _send(self, event: Event, queue: HookQueue, now: datetime, redelivery_of: int | None = None) -> DeliveryRow:
         row = self._history.add(event, queue.hook.id, now, redelivery_of=redelivery_of)
         if _drops(queue):
-            row.finish("discarded", _DROPPED, now)
+            row.finish("discarded", DROPPED, now)
         else:
             queue.append(row)
             self._dispatch.place(queue)

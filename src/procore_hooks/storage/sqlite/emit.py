@@ -13,14 +13,12 @@ from typing import Any, Final
 from ..._core.matching import scope_keys
 from ..._core.models import Delivery, Emission, Event
 from ...exceptions import Conflict, IdempotencyConflict, InvalidInput
-from .._base import EmitRequest, EventIdTaken
+from .._base import DROPPED, EmitRequest, EventIdTaken
 from .history import get_delivery
 from .hooks import require_hook
 from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
 
-__all__ = ["DROPPED", "add_ping", "anyone_wants", "driver_connection", "emit_all", "savepoint"]
-
-DROPPED: Final = "the hook was disabled and drops events"
+__all__ = ["add_ping", "anyone_wants", "driver_connection", "emit_all", "savepoint"]
 
 # The index is probed for each of (this resource, any) x (this action, any) x scopes: hooks that do not match cost
 # nothing. Named, since after an ANALYZE that saw many alike SQLite would rather walk all triggers than sort a few.
@@ -146,12 +144,12 @@ def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime) 
         raise Conflict(f"hook {hook_id} is disabled and delivers nothing: enable it first")
     _insert_event(cursor, event, 1)
     cursor.execute(
-        """INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, due_at)
-        VALUES (?, ?, 0, 0, ?, -1)""",
+        """INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at)
+        VALUES (?, ?, 0, 0, ?)""",
         (hook_id, event.id, stamp(now)),
     )
     delivery_id = int(cursor.lastrowid or 0)
-    # Ahead of earlier pings too.
+    # Below 0, ahead of all that waits, and of earlier pings too.
     cursor.execute("UPDATE procore_hooks_deliveries SET due_at = -id WHERE id = ?", (delivery_id,))
     cursor.execute(_PASS, {"hook": hook_id, "before": delivery_id})
     cursor.execute(

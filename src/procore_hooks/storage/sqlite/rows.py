@@ -13,7 +13,6 @@ from ..._core.secret import Secret
 
 __all__ = [
     "ATTEMPTS_PER_DELIVERY",
-    "DERIVED_HEADERS",
     "EVENT_COLUMNS",
     "HOOK_COLUMNS",
     "OUTCOMES",
@@ -27,9 +26,9 @@ __all__ = [
     "event_from_row",
     "event_row",
     "hook_from_row",
-    "is_derivable",
     "moment",
     "moment_or_none",
+    "split_headers",
     "stamp",
     "stamp_or_none",
     "trigger_from_row",
@@ -40,7 +39,7 @@ OUTCOMES: Final[tuple[AttemptOutcome, ...]] = ("ok", "retried", "failed", "disca
 # The key of an attempt holds its delivery and its number, so that no index is needed to find a delivery's attempts.
 ATTEMPTS_PER_DELIVERY: Final = 1 << 20
 # The first two follow from the event and the start; the third has a column of its own.
-DERIVED_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_DERIVED_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -154,21 +153,27 @@ def event_from_row(row: Sequence[Any]) -> Event:
     )
 
 
-def is_derivable(attempt: Attempt) -> bool:
-    """Whether the attempt's headers are those of a signed request sent when it started."""
-    headers = attempt.request_headers
+def split_headers(attempt: Attempt) -> tuple[dict[str, str], str | None]:
+    """The attempt's headers without those that follow from the event and the start, and the signature.
+
+    If they are not those of a signed request sent when it started, all of them, and no signature.
+    """
+    headers = dict(attempt.request_headers)
     seconds = str(stamp(attempt.started_at) // 1_000_000)
-    return all(name in headers for name in DERIVED_HEADERS) and headers["webhook-timestamp"] == seconds
+    if any(name not in headers for name in _DERIVED_HEADERS) or headers["webhook-timestamp"] != seconds:
+        return headers, None
+    _, _, signature = (headers.pop(name) for name in _DERIVED_HEADERS)
+    return headers, signature
 
 
-def attempt_row(delivery_id: int, attempt: Attempt, request_id: int) -> tuple[object, ...]:
+def attempt_row(delivery_id: int, attempt: Attempt, request_id: int, signature: str | None) -> tuple[object, ...]:
     """The columns of the attempts table. What follows from the event and the start is not stored again."""
     return (
         delivery_id * ATTEMPTS_PER_DELIVERY + attempt.number,
         OUTCOMES.index(attempt.outcome),
         request_id,
         attempt.request_body or None,
-        attempt.request_headers["webhook-signature"] if is_derivable(attempt) else None,
+        signature,
         attempt.response_status,
         json.dumps(attempt.response_headers, separators=(",", ":")) if attempt.response_headers else None,
         attempt.response_body or None,

@@ -11,13 +11,13 @@ import attrs
 
 from ..._core.claims import Settled, Settlement
 from ..._core.models import Attempt, masked_url
+from .._base import LEFT_OPEN
 from .ready import ready
-from .rows import DERIVED_HEADERS, STATES, attempt_row, is_derivable, moment, stamp_or_none
+from .rows import STATES, attempt_row, moment, split_headers, stamp_or_none
 from .sweeping import drop_waiting
 
 __all__ = ["Settling"]
 
-_LEFT_OPEN: Final = "no result was recorded: the process that made this attempt ended, or lost its lease"
 _RETRYING, _DISCARDED = 1, 4
 _EXPIRED_AT_ONCE: Final = 1000
 
@@ -132,7 +132,7 @@ class Settling:
                 number=number,
                 outcome="unknown",
                 request_url=masked_url(url),
-                response_error=_LEFT_OPEN,
+                response_error=LEFT_OPEN,
                 started_at=moment(claimed_at),
             )
             if dropped:
@@ -154,7 +154,11 @@ class Settling:
         cursor.execute(_LEAVE_FLIGHT, {"ended": json.dumps(list(per_hook.items())), "due": due})
 
     def _insert_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended]) -> None:
-        rows = [attempt_row(e.delivery_id, e.attempt, self._request_id(cursor, e.attempt)) for e in ended]
+        rows = []
+        for one in ended:
+            headers, signature = split_headers(one.attempt)
+            request_id = self._request_id(cursor, one.attempt.request_url, headers)
+            rows.append(attempt_row(one.delivery_id, one.attempt, request_id, signature))
         # Bodies are bytes, which JSON cannot hold: so many rows of parameters. Sizes are powers of two, so that a
         # few statements serve and stay prepared.
         start = 0
@@ -166,13 +170,9 @@ class Settling:
             cursor.execute(f"INSERT INTO procore_hooks_attempts VALUES {marks}", parameters)
             start += size
 
-    def _request_id(self, cursor: sqlite3.Cursor, attempt: Attempt) -> int:
+    def _request_id(self, cursor: sqlite3.Cursor, url: str, headers: Mapping[str, str]) -> int:
         """The URL and the headers are the same for most attempts of a hook: they are stored once."""
-        headers = dict(attempt.request_headers)
-        if is_derivable(attempt):
-            for name in DERIVED_HEADERS:
-                del headers[name]
-        key = (attempt.request_url, json.dumps(headers, separators=(",", ":")))
+        key = (url, json.dumps(headers, separators=(",", ":")))
         known = self._request_ids.get(key) or self.stored.get(key)
         if known is None:
             cursor.execute("INSERT OR IGNORE INTO procore_hooks_requests (url, headers) VALUES (?, ?)", key)
