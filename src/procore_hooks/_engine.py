@@ -12,16 +12,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 import httpx
 
-from ._core.claims import Claim, Settlement, Turn
+from ._clock import ClockFollower
+from ._core.claims import Claim, Settlement, Turn, moved_claim, moved_settlement
 from ._core.decide import Backoff, backoff_basis, decide, is_success
 from ._core.models import DrainReport, Timeouts
+from ._drain import Drain, report_between
 from ._notices import log_settled, notices_of
 from ._requests import RequestMaker
 from ._sending import Sender, Sent, left_open
@@ -34,7 +35,7 @@ from .retry import RetryPolicy
 if TYPE_CHECKING:
     from ._registry import HookRegistry
 
-__all__ = ["Drain", "Engine", "EngineSettings"]
+__all__ = ["Engine", "EngineSettings"]
 
 _log = logging.getLogger("procore_hooks")
 
@@ -60,27 +61,13 @@ class EngineSettings:
     observers: tuple[Observer, ...]
 
 
-@attrs.frozen(eq=False)
-class Drain:
-    """Somebody waits until nothing is due at `horizon`; `done` then gets the report."""
-
-    horizon: datetime
-    before: DrainReport
-    done: Future[DrainReport] = attrs.field(factory=Future)
-
-    def answer(self, report: DrainReport) -> None:
-        """Tell whoever waits, if somebody still does."""
-        with contextlib.suppress(InvalidStateError):
-            self.done.set_result(_report_between(self.before, report))
-
-
 class Engine:
     """One run of a dispatcher, in one event loop. `stop`, `wake` and `drain` may be called from any thread."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._storage = settings.registry.storage
-        self._clock = settings.registry.clock
+        self._clock = ClockFollower(settings.registry.clock)
         self._lease = timedelta(seconds=settings.timeouts.total) + _LEASE_MARGIN
         self._finished: list[Settlement] = []
         self._running: dict[asyncio.Task[None], Claim] = {}
@@ -95,6 +82,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._pending: tuple[asyncio.Future[Turn], list[Settlement]] | None = None
+        self._horizon: datetime | None = None
 
     # From any thread
 
@@ -119,7 +107,7 @@ class Engine:
 
     def drain(self) -> Drain:
         """Ask to be told when nothing is due any more that is due now, or when the run is over."""
-        drain = Drain(self._clock.now(), self._report)
+        drain = Drain(self._settings.registry.clock.now(), self._report)
         with self._drains_lock:
             self._drains.append(drain)
             is_at_end = self._is_at_end
@@ -131,7 +119,7 @@ class Engine:
     def so_far(self, drain: Drain) -> DrainReport:
         """What was done since `drain` was asked for, which is then forgotten."""
         drain.done.cancel()
-        return _report_between(drain.before, self._report)
+        return report_between(drain.before, self._report)
 
     @property
     def report_so_far(self) -> DrainReport:
@@ -147,10 +135,11 @@ class Engine:
         lease to run out.
         """
         self._loop = asyncio.get_running_loop()
+        self._horizon = horizon
         settings, registry = self._settings, self._settings.registry
         transport = settings.transport or GuardedTransport(registry.destinations)
         maker = RequestMaker(registry.destinations, registry.payload_formats, settings.timeouts)
-        self._sender = Sender(transport, maker, settings.timeouts, self._clock)
+        self._sender = Sender(transport, maker, settings.timeouts, registry.clock)
         self._thread = StorageThread()
         try:
             unsubscribe = self._storage.subscribe(self._wake_unless_own)
@@ -160,7 +149,7 @@ class Engine:
         try:
             if started is not None:
                 started()
-            await self._work(self._loop, horizon)
+            await self._work(self._loop)
         finally:
             unsubscribe()
             try:
@@ -172,7 +161,7 @@ class Engine:
                     await transport.aclose()
         return self._report
 
-    async def _work(self, loop: asyncio.AbstractEventLoop, horizon: datetime | None) -> None:
+    async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         stop_by = None
         while True:
             self._wake_asked = False
@@ -181,33 +170,30 @@ class Engine:
                 stop_by = time.monotonic() + self._settings.timeouts.total
             # A turn that is under way when somebody asks may have looked before their last emit.
             asked = self._open_drains()
-            turn = await self._turn(horizon)
+            turn = await self._turn()
             if turn is not None:
                 for claim in turn.claims:
                     self._running[loop.create_task(self._attempt(claim))] = claim
                 self._answer_drains(asked, turn)
-            if self._is_over(turn, horizon, stop_by):
+            if self._is_over(turn, stop_by):
                 return
-            await self._wait(turn, horizon)
+            await self._wait(turn)
 
-    async def _turn(self, horizon: datetime | None) -> Turn | None:
+    async def _turn(self) -> Turn | None:
         """One turn; None if the storage could not, after a pause that grows from time to time."""
+        now = self._now()
         batch, self._finished = self._finished, []
-        now = self._clock.now()
-        due_by = now if horizon is None else min(horizon, now)
         capacity = 0 if self._stopping else max(0, self._settings.max_in_flight - len(self._running))
-        future = asyncio.ensure_future(
-            self._thread.call(
-                lambda: self._storage.turn(batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity)
-            )
-        )
+        reading = self._clock.reading
+        future = self._begin_turn(batch, now, capacity)
         self._pending = future, batch
         try:
             turn = await asyncio.shield(future)
         except Exception as error:
             self._pending = None
-            self._finished = batch + self._finished
-            if horizon is not None:
+            by = self._clock.set_since(reading)
+            self._finished = [moved_settlement(one, by) if by else one for one in batch] + self._finished
+            if self._horizon is not None:
                 raise
             self._log_trouble(error)
             await asyncio.sleep(self._back_off)
@@ -216,7 +202,33 @@ class Engine:
         self._pending = None
         self._back_off = _FIRST_BACK_OFF
         self._account(turn)
-        return turn
+        by = self._clock.set_since(reading)
+        return attrs.evolve(turn, claims=tuple(moved_claim(one, by) for one in turn.claims)) if by else turn
+
+    def _begin_turn(self, batch: Sequence[Settlement], now: datetime, capacity: int) -> asyncio.Future[Turn]:
+        due_by = now if self._horizon is None else min(self._horizon, now)
+        reading = self._clock.reading
+        return asyncio.ensure_future(
+            self._thread.call(
+                lambda: self._storage.turn(
+                    batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity, reading=reading
+                )
+            )
+        )
+
+    def _now(self) -> datetime:
+        """The moment it is. If the clock was set, all that is at hand moves along first."""
+        now, by = self._clock.read()
+        if by:
+            _log.warning(
+                "the wall clock was set by %+.1f s: what waits goes on waiting as long as it was to", by.total_seconds()
+            )
+            self._finished = [moved_settlement(one, by) for one in self._finished]
+            self._running = {task: moved_claim(claim, by) for task, claim in self._running.items()}
+            self._horizon = self._horizon and self._horizon + by
+            with self._drains_lock:
+                self._drains = [attrs.evolve(drain, horizon=drain.horizon + by) for drain in self._drains]
+        return now
 
     def _log_trouble(self, error: Exception) -> None:
         if time.monotonic() - self._logged_at < _LOG_EVERY:
@@ -276,14 +288,14 @@ class Engine:
         busy = self._running or self._finished
         return not busy and (turn.next_due_at is None or turn.next_due_at > horizon)
 
-    def _is_over(self, turn: Turn | None, horizon: datetime | None, stop_by: float | None) -> bool:
+    def _is_over(self, turn: Turn | None, stop_by: float | None) -> bool:
         if stop_by is not None:
             return not (self._running or self._finished) or time.monotonic() >= stop_by
-        return horizon is not None and turn is not None and self._is_drained(turn, horizon)
+        return self._horizon is not None and turn is not None and self._is_drained(turn, self._horizon)
 
-    async def _wait(self, turn: Turn | None, horizon: datetime | None) -> None:
+    async def _wait(self, turn: Turn | None) -> None:
         """Until an attempt is over, an emit or a stop wakes us, something is due, or it is time to look again."""
-        delay = self._time_to_wait(turn, horizon)
+        delay = self._time_to_wait(turn)
         if delay <= 0.0 or self._loop is None:
             await asyncio.sleep(0)
             return
@@ -293,36 +305,35 @@ class Engine:
         finally:
             handle.cancel()
 
-    def _time_to_wait(self, turn: Turn | None, horizon: datetime | None) -> float:
+    def _time_to_wait(self, turn: Turn | None) -> float:
         if self._finished or turn is None:
             return 0.0
         has_room = not self._stopping and len(self._running) < self._settings.max_in_flight
         if not has_room or turn.next_due_at is None:
             return _POLL
-        now = self._clock.now()
-        if horizon is not None and turn.next_due_at > horizon:
+        if self._horizon is not None and turn.next_due_at > self._horizon:
             return _POLL
-        return min(_POLL, (turn.next_due_at - now).total_seconds())
+        return min(_POLL, (turn.next_due_at - self._now()).total_seconds())
 
     async def _attempt(self, claim: Claim) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             sent = await self._sender.send(claim)
-            self._finished.append(self._decide(claim, sent))
+            now = self._now()
+            self._finished.append(self._decide(self._running.get(task, claim), sent, now))
         except Exception:
             # A mistake of ours. Its lease says when it is tried again: at once would be over and over.
             _log.exception("delivery %d: what came of attempt %d is not known", claim.delivery_id, claim.number)
         except BaseException:
-            self._finished.append(left_open(claim, self._clock.now()))
+            now = self._now()  # not below: the list is another one if the clock was set
+            self._finished.append(left_open(claim, now))
             raise
         finally:
-            task = asyncio.current_task()
-            if task is not None:
-                self._running.pop(task, None)
+            self._running.pop(task, None)
             self._woken.set()
 
-    def _decide(self, claim: Claim, sent: Sent) -> Settlement:
+    def _decide(self, claim: Claim, sent: Sent, now: datetime) -> Settlement:
         policy = self._settings.retry
-        now = self._clock.now()
         backoff = _FALLBACK
         if not is_success(sent.answer):
             number, since = backoff_basis(claim, policy.on_failure, sent.attempt.started_at, now)
@@ -361,26 +372,12 @@ class Engine:
         # A task that was cancelled before its first step has left nothing.
         over = {(one.claim.delivery_id, one.claim.number) for one in self._finished}
         unsaid = [claim for claim in claims if (claim.delivery_id, claim.number) not in over]
-        batch = [*self._finished, *(left_open(claim, self._clock.now()) for claim in unsaid)]
+        now = self._now()
+        batch = [*self._finished, *(left_open(claim, now) for claim in unsaid)]
         if not batch:
             return
-        now = self._clock.now()
         try:
-            turn = await self._thread.call(
-                lambda: self._storage.turn(batch, now=now, due_by=now, lease=self._lease, capacity=0)
-            )
-            self._account(turn)
+            self._account(await self._begin_turn(batch, now, 0))
         except Exception as error:
             # Their leases run out, and another dispatcher goes on with them.
             self._log_trouble(error)
-
-
-def _report_between(before: DrainReport, after: DrainReport) -> DrainReport:
-    """What was done from one report to the other."""
-    return DrainReport(
-        delivered=after.delivered - before.delivered,
-        retried=after.retried - before.retried,
-        failed=after.failed - before.failed,
-        discarded=after.discarded - before.discarded,
-        next_due_at=after.next_due_at,
-    )

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import attrs
 
 from .models import Attempt, DeliveryStatus, Event, Hook
 
-__all__ = ["Claim", "HookChange", "Settled", "Settlement", "Turn"]
+__all__ = [
+    "CLOCK_TOLERANCE",
+    "Claim",
+    "ClockReading",
+    "HookChange",
+    "Settled",
+    "Settlement",
+    "Turn",
+    "moved_claim",
+    "moved_settlement",
+]
+
+# A wall clock that was set by less is left to itself: waits are then wrong by no more than this.
+CLOCK_TOLERANCE: Final = timedelta(seconds=1)
+
+
+@attrs.frozen
+class ClockReading:
+    """How far the wall clock is ahead of a steady one that nobody can set.
+
+    When the offset changes, the wall clock was set, and every moment that is still to come lies at another reading of
+    it.
+
+    Attributes:
+        steady: which steady clock it is: only offsets from the same one can be compared.
+    """
+
+    steady: str
+    offset: timedelta
+
+    def set_since(self, earlier: ClockReading) -> timedelta:
+        """By how much the wall clock was set since an earlier reading; 0 for a change within `CLOCK_TOLERANCE`, or
+        where the steady clock is another one.
+        """
+        by = self.offset - earlier.offset
+        return by if self.steady == earlier.steady and abs(by) > CLOCK_TOLERANCE else timedelta(0)
 
 
 @attrs.frozen(kw_only=True)
@@ -20,7 +56,7 @@ class Claim:
         number: the number of this attempt, 1 for the first; with `delivery_id` it is the fence.
         epoch: the epoch of the hook's queue when it was claimed.
         failures: the hook's consecutive failures.
-        first_attempt_at: when attempt 1 of this delivery was started; None if this is attempt 1.
+        first_attempt_at: when attempt 1 of this delivery was claimed; None if this is attempt 1.
         claimed_at: the `now` of the turn.
     """
 
@@ -106,3 +142,37 @@ class Turn:
     expired: int = 0
     claims: tuple[Claim, ...] = ()
     next_due_at: datetime | None = None
+
+
+def moved_claim(claim: Claim, by: timedelta) -> Claim:
+    """The claim in the terms of a wall clock that was set by `by` since. History keeps what the clock showed then."""
+    hook = attrs.evolve(
+        claim.hook,
+        failing_since=_moved(claim.hook.failing_since, by),
+        paused_until=_moved(claim.hook.paused_until, by),
+    )
+    return attrs.evolve(
+        claim,
+        hook=hook,
+        first_attempt_at=_moved(claim.first_attempt_at, by),
+        lease_until=claim.lease_until + by,
+    )
+
+
+def moved_settlement(settlement: Settlement, by: timedelta) -> Settlement:
+    """The settlement in the terms of a wall clock that was set by `by` since it was decided."""
+    change = settlement.hook_change
+    if change is not None:
+        change = attrs.evolve(
+            change, failing_since=_moved(change.failing_since, by), paused_until=_moved(change.paused_until, by)
+        )
+    return attrs.evolve(
+        settlement,
+        claim=moved_claim(settlement.claim, by),
+        due_at=_moved(settlement.due_at, by),
+        hook_change=change,
+    )
+
+
+def _moved(moment: datetime | None, by: timedelta) -> datetime | None:
+    return None if moment is None else moment + by

@@ -26,6 +26,12 @@ once.
 `HookChange`, by `enable_hook`, `disable_hook` or a flush. A claim carries the epoch that it saw, and a
 `HookChange` is taken only if the epoch is still the same, so of several attempts that fail together only the
 first lengthens the pause, and a success that began before a failure does not lift it.
+
+**A wall clock that is set.** Moments to come (the ends of pauses and leases, due moments) and the beginnings from
+which spells are measured (`failing_since`, the first claim of a delivery) are stored by the wall clock. A turn that
+brings a `ClockReading` first moves all of them by as much as that clock was set since the last reading that a turn
+brought. So each moment comes as long after as it was to, whoever notices first, and what was written into the history
+stays as it was. After a reading of another steady clock, as the machine has after a restart, nothing moves.
 """
 
 from __future__ import annotations
@@ -36,13 +42,14 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from .._core.claims import Claim, HookChange, Settled, Settlement, Turn
+from .._core.claims import Claim, ClockReading, HookChange, Settled, Settlement, Turn
 from .._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, HookStatus, Trigger
 
 __all__ = [
     "DROPPED",
     "LEFT_OPEN",
     "Claim",
+    "ClockReading",
     "DeliveryQuery",
     "EmitRequest",
     "EventIdTaken",
@@ -228,9 +235,19 @@ class Storage(Protocol):
     # Dispatch
 
     def turn(
-        self, settlements: Sequence[Settlement], *, now: datetime, due_by: datetime, lease: timedelta, capacity: int
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        now: datetime,
+        due_by: datetime,
+        lease: timedelta,
+        capacity: int,
+        reading: ClockReading | None = None,
     ) -> Turn:
         """Settle what finished and claim up to `capacity` deliveries that are due by `due_by` (at most `now`),
-        in one transaction. In this order: take the settlements whose fence holds; discard up to 1,000 waiting
-        deliveries of dropped, flushed and deleted queues; return expired leases; claim.
+        in one transaction. In this order: move what is stored if the clock was set; take the settlements whose fence
+        holds; discard up to 1,000 waiting deliveries of dropped, flushed and deleted queues; return expired leases;
+        claim.
+
+        `reading` goes with `now`, and all settlements are in its terms; None is a clock that is not followed.
         """

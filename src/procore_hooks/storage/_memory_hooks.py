@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any
 
@@ -53,6 +53,10 @@ class Directory:
         if hook_id not in self._deleted:
             raise NotFound("hook", hook_id)
         return self._deleted[hook_id]
+
+    def queues(self) -> Iterable[HookQueue]:
+        """The queues of all hooks."""
+        return self._queues.values()
 
     def select(self, query: HookQuery) -> list[Hook]:
         """The hooks that fit, by id."""

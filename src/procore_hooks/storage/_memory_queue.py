@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 
 import attrs
@@ -26,7 +26,6 @@ AT_ONCE = datetime.min.replace(tzinfo=UTC)
 class Lease:
     """What is known of an attempt under way."""
 
-    until: datetime
     claimed_at: datetime
     request_url: str
 
@@ -37,6 +36,7 @@ class DeliveryRow:
 
     Attributes:
         due_at: of a returned delivery; None is at once.
+        began_at: when it was first claimed, by the wall clock as it is set now.
         lease: of the attempt under way; None while none is.
         doom: why it is discarded, should it come back from this attempt.
     """
@@ -50,6 +50,7 @@ class DeliveryRow:
     attempts: list[Attempt] = attrs.field(factory=list)
     attempt_count: int = 0
     due_at: datetime | None = None
+    began_at: datetime | None = None
     completed_at: datetime | None = None
     reason: str | None = None
     lease: Lease | None = None
@@ -114,6 +115,20 @@ class HookQueue:
             entries.append((AT_ONCE, rank, row))
         heapify(entries)
         self._returned = entries
+
+    def move(self, by: timedelta) -> None:
+        """Move all that is still to come, and the beginnings of spells, to where a wall clock set by `by` has them."""
+        since, until = self.hook.failing_since, self.hook.paused_until
+        self.hook = attrs.evolve(self.hook, failing_since=since and since + by, paused_until=until and until + by)
+        entries = []
+        for due_at, rank, row in self._returned:
+            row.due_at = row.due_at and row.due_at + by
+            entries.append((due_at if due_at == AT_ONCE else due_at + by, rank, row))
+        self._returned = entries  # all that is not at once moves alike, so it is still a heap
+        for row in self.waiting():
+            row.began_at = row.began_at and row.began_at + by
+        for row in self.under_way.values():
+            row.began_at = row.began_at and row.began_at + by
 
     def has_room(self) -> bool:
         """Whether one more delivery may be under way: one probe at a time while the hook fails."""

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 import attrs
 
 from .._core.models import Attempt, masked_url
-from ._base import LEFT_OPEN, Claim, HookChange, Settled, Settlement
+from ._base import LEFT_OPEN, Claim, ClockReading, HookChange, Settled, Settlement
 from ._memory_history import History
 from ._memory_hooks import Directory
 from ._memory_queue import DeliveryRow, HookQueue, Lease, Schedule
@@ -30,6 +30,7 @@ class Dispatch:
         self._history = history
         self._schedule = Schedule()
         self._leases: list[tuple[datetime, int, int]] = []  # (until, delivery id, attempt number)
+        self._reading: ClockReading | None = None
 
     def place(self, queue: HookQueue) -> None:
         """Say that the queue has changed."""
@@ -50,6 +51,18 @@ class Dispatch:
     def forget(self, queue: HookQueue) -> None:
         """Take a deleted hook out of the schedule."""
         self._schedule.remove(queue)
+
+    def follow_clock(self, reading: ClockReading) -> None:
+        """Move all that is still to come, if the wall clock was set since the last turn."""
+        by = timedelta(0) if self._reading is None else reading.set_since(self._reading)
+        if by or self._reading is None or self._reading.steady != reading.steady:
+            self._reading = reading
+        if not by:
+            return
+        for queue in self._directory.queues():
+            queue.move(by)
+            self._schedule.place(queue)
+        self._leases = [(until + by, delivery_id, number) for until, delivery_id, number in self._leases]
 
     def settle(self, settlements: Iterable[Settlement], now: datetime) -> tuple[list[Settled], list[Settlement], int]:
         """Take the settlements whose fence holds. Returns those, the late ones, and how many a flush discarded."""
@@ -153,8 +166,9 @@ class Dispatch:
 
     def _claim(self, queue: HookQueue, row: DeliveryRow, now: datetime, until: datetime) -> Claim:
         row.attempt_count += 1
+        row.began_at = row.began_at or now
         row.due_at = None
-        row.lease = Lease(until, now, masked_url(queue.hook.destination_url))
+        row.lease = Lease(now, masked_url(queue.hook.destination_url))
         queue.under_way[row.id] = row
         heappush(self._leases, (until, row.id, row.attempt_count))
         return Claim(
@@ -164,7 +178,7 @@ class Dispatch:
             number=row.attempt_count,
             epoch=queue.epoch,
             failures=queue.failures,
-            first_attempt_at=row.attempts[0].started_at if row.attempts else None,
+            first_attempt_at=row.began_at if row.attempt_count > 1 else None,
             claimed_at=now,
             lease_until=until,
         )

@@ -18,7 +18,7 @@ import attrs
 from .._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
 from .._core.states import FINAL
 from ..exceptions import Conflict, IdempotencyConflict, InvalidInput, StorageError
-from ._base import DROPPED, DeliveryQuery, EmitRequest, EventIdTaken, HookQuery, Settlement, Turn
+from ._base import DROPPED, ClockReading, DeliveryQuery, EmitRequest, EventIdTaken, HookQuery, Settlement, Turn
 from ._memory_history import History, view
 from ._memory_hooks import Directory
 from ._memory_queue import DeliveryRow, HookQueue
@@ -304,10 +304,19 @@ class MemoryStorage:
     # Dispatch
 
     def turn(
-        self, settlements: Sequence[Settlement], *, now: datetime, due_by: datetime, lease: timedelta, capacity: int
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        now: datetime,
+        due_by: datetime,
+        lease: timedelta,
+        capacity: int,
+        reading: ClockReading | None = None,
     ) -> Turn:
         """Settle what finished, return expired leases, and claim up to `capacity` deliveries that are due."""
         with self._locked():
+            if reading is not None:
+                self._dispatch.follow_clock(reading)
             settled, late, flushed = self._dispatch.settle(settlements, now)
             expired, dropped = self._dispatch.expire(now)
             claims = self._dispatch.claim(now, due_by, lease, capacity)

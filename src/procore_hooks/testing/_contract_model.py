@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from .._core.models import Delivery, Emission
-from ..storage._base import Claim, DeliveryQuery, EmitRequest, HookChange, Settlement, Storage, Turn
+from ..storage._base import Claim, ClockReading, DeliveryQuery, EmitRequest, HookChange, Settlement, Storage, Turn
 from ._contract_oracle import FINAL, Oracle, OracleDelivery, OracleHook
 from ._contract_values import T0, accepted, an_event, emit, fails_and_pauses, given_up, listening, put_off
 
@@ -32,6 +32,7 @@ class _Play:
         self.random = random
         self.oracle = Oracle()
         self.now = T0
+        self.ahead = timedelta(0)  # of the steady clock
         self.claims: list[Claim] = []  # held by dispatchers that are alive
         self.old_claims: list[Claim] = []  # settled or forgotten: their results may still come, late
         self.operations: list[tuple[int, Callable[[], object]]] = [
@@ -39,6 +40,7 @@ class _Play:
             (60, self.turn),
             (12, self.tick),
             (2, self.step_back),
+            (2, self.set_clock),
             (2, self.add_hook),
             (1, self.delete_hook),
             (2, self.disable_hook),
@@ -184,13 +186,24 @@ class _Play:
         random, due_by = self.random, self.now - timedelta(seconds=behind)
         capacity = random.choice((0, 1, 2, 3, 5, 8, 20)) if capacity is None else capacity
         lease = timedelta(seconds=random.choice((2, 15, 30)))
-        turn = self.storage.turn(settlements, now=self.now, due_by=due_by, lease=lease, capacity=capacity)
+        reading = ClockReading("steady", self.ahead)
+        turn = self.storage.turn(
+            settlements, now=self.now, due_by=due_by, lease=lease, capacity=capacity, reading=reading
+        )
         touched = self.oracle.check_turn(settlements, turn, now=self.now, due_by=due_by, capacity=capacity)
         assert all(claim.lease_until == self.now + lease for claim in turn.claims), "lease_until"
         self.claims += turn.claims
         for delivery_id in touched & self.oracle.deliveries.keys():
             self.oracle.check_delivery(self.storage.get_delivery(delivery_id))
         return turn
+
+    def set_clock(self) -> None:
+        """The wall clock is set, and the next turn moves what is to come."""
+        by = timedelta(seconds=self.random.choice((-864_000, -20, 20, 864_000)))
+        self.now += by
+        self.ahead += by
+        self.oracle.move(by)
+        self.take_turn([], 0)
 
     def result(self, claim: Claim) -> Settlement:
         """A random result, with the changes that the core decides on."""

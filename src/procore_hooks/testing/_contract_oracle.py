@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import attrs
 
@@ -127,6 +127,16 @@ class Oracle:
         for delivery_id in gone:
             del self.deliveries[delivery_id]
         return len(gone)
+
+    def move(self, by: timedelta) -> None:
+        """The wall clock was set: what is to come moves along."""
+        self.latest += by
+        for hook in self.hooks:
+            hook.failing_since = hook.failing_since and hook.failing_since + by
+            hook.paused_until = hook.paused_until and hook.paused_until + by
+        for delivery in self.open.values():
+            delivery.lease_until = delivery.lease_until and delivery.lease_until + by
+            delivery.due = delivery.due + by if isinstance(delivery.due, datetime) else delivery.due
 
     # A turn
 

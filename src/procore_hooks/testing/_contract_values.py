@@ -13,7 +13,7 @@ import attrs
 
 from .._core.models import Attempt, AttemptOutcome, Delivery, DeliveryStatus, Emission, Event, Hook
 from .._core.secret import Secret
-from ..storage._base import Claim, DeliveryQuery, EmitRequest, HookChange, Settlement, Storage, Turn
+from ..storage._base import Claim, ClockReading, DeliveryQuery, EmitRequest, HookChange, Settlement, Storage, Turn
 
 __all__ = [
     "CAPACITY",
@@ -97,9 +97,11 @@ def turn(
     due_by: datetime | None = None,
     lease: timedelta = LEASE,
     capacity: int = CAPACITY,
+    reading: ClockReading | None = None,
 ) -> Turn:
     """A turn; what is due by `now`, unless another moment is given."""
-    return storage.turn(settlements, now=now, due_by=due_by or now, lease=lease, capacity=capacity)
+    due_by = due_by or now
+    return storage.turn(settlements, now=now, due_by=due_by, lease=lease, capacity=capacity, reading=reading)
 
 
 def sweep(storage: Storage, now: datetime = T0) -> int:

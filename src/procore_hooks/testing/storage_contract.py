@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ..storage._base import Storage
+from ._contract_clock import ClockContract
 from ._contract_emit import EmitContract, PingContract
 from ._contract_history import HistoryContract, PruneContract, RedeliveryContract
 from ._contract_hooks import HookContract, TriggerContract
@@ -46,6 +47,7 @@ class StorageContract(
     LeaseContract,
     DiscardContract,
     NextDueContract,
+    ClockContract,
     HistoryContract,
     RedeliveryContract,
     PruneContract,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..._core.checks import check_choice
-from ..._core.claims import Settlement, Turn
+from ..._core.claims import ClockReading, Settlement, Turn
 from ..._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
 from .._base import DeliveryQuery, EmitRequest, HookQuery
 from . import emit, history, hooks
@@ -227,10 +227,17 @@ class SQLiteStorage:
     # Dispatch
 
     def turn(
-        self, settlements: Sequence[Settlement], *, now: datetime, due_by: datetime, lease: timedelta, capacity: int
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        now: datetime,
+        due_by: datetime,
+        lease: timedelta,
+        capacity: int,
+        reading: ClockReading | None = None,
     ) -> Turn:
         """See `Storage.turn`."""
-        turn = self._turns.turn(settlements, now, due_by, lease, capacity)
+        turn = self._turns.turn(settlements, now, due_by, lease, capacity, reading)
         if turn.next_due_at is not None and turn.next_due_at <= now:
             # There is more to do than this dispatcher has room for.
             self._wake()

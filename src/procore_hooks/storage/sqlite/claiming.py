@@ -13,7 +13,7 @@ import attrs
 from ..._core.claims import Claim
 from ..._core.models import Hook
 from .ready import ready
-from .rows import ATTEMPTS_PER_DELIVERY, EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
+from .rows import EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
 
 __all__ = ["HookCache", "Picked", "load_claims", "pick"]
 
@@ -42,8 +42,9 @@ FROM json_each(:hooks)
 """
 _CLAIM: Final = """
 UPDATE procore_hooks_deliveries
-SET attempt_count = attempt_count + 1, lease_until = ?, claimed_at = ?, due_at = NULL
-WHERE id IN (SELECT value FROM json_each(?))
+SET attempt_count = attempt_count + 1, lease_until = :until, claimed_at = :now, began_at = coalesce(began_at, :now),
+    due_at = NULL
+WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _ENTER_FLIGHT: Final = f"""
 UPDATE procore_hooks_queues SET in_flight = in_flight + j.taken, head = j.head, served = iif(j.taken, :turn, served),
@@ -52,10 +53,9 @@ FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS taken, value ->> 2 AS head F
 WHERE procore_hooks_queues.hook_id = j.hook_id
 """
 _LOAD: Final = f"""
-SELECT d.id, d.hook_id, d.attempt_count, a.started_at, {EVENT_COLUMNS}
+SELECT d.id, d.hook_id, d.attempt_count, iif(d.attempt_count > 1, d.began_at, NULL), {EVENT_COLUMNS}
 FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value
     CROSS JOIN procore_hooks_events e ON e.id = d.event_id
-    LEFT JOIN procore_hooks_attempts a ON a.id = d.id * {ATTEMPTS_PER_DELIVERY} + 1
 """
 _LOAD_HOOKS: Final = f"""
 SELECT json_group_array(json_array({HOOK_COLUMNS}))
@@ -173,7 +173,8 @@ def _even_shares(rooms: Sequence[int], capacity: int) -> list[int]:
 def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, due: int, lease: timedelta) -> None:
     ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
     if ids:
-        cursor.execute(_CLAIM, (now + lease // timedelta(microseconds=1), now, json.dumps(ids)))
+        until = now + lease // timedelta(microseconds=1)
+        cursor.execute(_CLAIM, {"until": until, "now": now, "ids": json.dumps(ids)})
     cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
     turn = cursor.execute("SELECT number FROM procore_hooks_turns").fetchone()[0]
     rows = [[one.hook_id, len(one.delivery_ids), one.head] for one in picked]

@@ -59,8 +59,8 @@ CREATE TABLE procore_hooks_queues (
 );
 CREATE INDEX procore_hooks_queues_ready ON procore_hooks_queues (ready_at, served) WHERE ready_at IS NOT NULL;
 CREATE INDEX procore_hooks_queues_sweep ON procore_hooks_queues (hook_id) WHERE sweep_from IS NOT NULL;
-CREATE TABLE procore_hooks_turns (number INTEGER NOT NULL);
-INSERT INTO procore_hooks_turns VALUES (0);
+CREATE TABLE procore_hooks_turns (number INTEGER NOT NULL, steady TEXT, ahead INTEGER);
+INSERT INTO procore_hooks_turns (number) VALUES (0);
 CREATE TABLE procore_hooks_triggers (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     hook_id INTEGER NOT NULL,
@@ -98,6 +98,7 @@ CREATE TABLE procore_hooks_deliveries (
     due_at INTEGER,
     lease_until INTEGER,
     claimed_at INTEGER,
+    began_at INTEGER,
     redelivery_of INTEGER,
     reason TEXT
 );

@@ -37,7 +37,7 @@ FROM (SELECT id FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL AND 
 """
 _END_ATTEMPTS: Final = """
 UPDATE procore_hooks_deliveries SET state = j.state, completed_at = j.completed_at, due_at = j.due_at,
-    reason = j.reason, lease_until = NULL, claimed_at = NULL
+    reason = j.reason, lease_until = NULL, claimed_at = NULL, began_at = iif(j.state > 1, NULL, began_at)
 FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS completed_at, value ->> 3 AS due_at,
     value ->> 4 AS reason FROM json_each(?)) AS j
 WHERE procore_hooks_deliveries.id = j.id

@@ -35,7 +35,7 @@ SELECT json_group_array(id) FROM (
     ORDER BY id LIMIT :left)
 """
 _DISCARD: Final = """
-UPDATE procore_hooks_deliveries SET state = 4, completed_at = ?, due_at = NULL, reason = ?
+UPDATE procore_hooks_deliveries SET state = 4, completed_at = ?, due_at = NULL, began_at = NULL, reason = ?
 WHERE id IN (SELECT value FROM json_each(?))
 """
 _SWEPT: Final = f"""

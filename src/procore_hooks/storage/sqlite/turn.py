@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from ..._core.claims import Settlement, Turn
+from ..._core.claims import ClockReading, Settlement, Turn
 from .claiming import HookCache, load_claims, pick
+from .clocks import follow_clock, is_followed
 from .connection import Database
 from .rows import moment, stamp
 from .settling import Settling
@@ -37,7 +38,13 @@ class Turns:
         self._hooks = HookCache()
 
     def turn(
-        self, settlements: Sequence[Settlement], now: datetime, due_by: datetime, lease: timedelta, capacity: int
+        self,
+        settlements: Sequence[Settlement],
+        now: datetime,
+        due_by: datetime,
+        lease: timedelta,
+        capacity: int,
+        reading: ClockReading | None,
     ) -> Turn:
         """See `Storage.turn`."""
         at, due = stamp(now), stamp(due_by)
@@ -45,11 +52,14 @@ class Turns:
             # Most turns of an idle dispatcher end here, without a write.
             with self._database.read() as cursor:
                 ready_at, lease_until, sweeping = cursor.execute(_NEXT_DUE).fetchone()
+                followed = reading is None or is_followed(cursor, reading)
             claimable = capacity > 0 and ready_at is not None and ready_at <= due
-            if not (claimable or sweeping or (lease_until is not None and lease_until <= at)):
+            if followed and not (claimable or sweeping or (lease_until is not None and lease_until <= at)):
                 return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
         settling = Settling(self._request_ids)
         with self._database.write() as cursor:
+            if reading is not None:
+                follow_clock(cursor, reading)
             settled, late = settling.settle(cursor, settlements, at, due)
             swept = sweep(cursor, at, due)
             expired, dropped = settling.return_expired(cursor, at, due)

@@ -1,0 +1,48 @@
+"""Following the wall clock when it is set: what is still to come moves with it."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import timedelta
+from typing import Final
+
+from ..._core.claims import ClockReading
+
+__all__ = ["follow_clock", "is_followed"]
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_KNOWN: Final = "SELECT steady, ahead FROM procore_hooks_turns"
+_REMEMBER: Final = "UPDATE procore_hooks_turns SET steady = ?, ahead = ?"
+# 0 and less stand for "at once".
+_MOVE: Final = (
+    """UPDATE procore_hooks_queues SET failing_since = failing_since + :by, paused_until = paused_until + :by,
+    ready_at = iif(ready_at > 0, max(1, ready_at + :by), ready_at)""",
+    """UPDATE procore_hooks_deliveries SET lease_until = lease_until + :by, began_at = began_at + :by
+    WHERE lease_until IS NOT NULL""",
+    """UPDATE procore_hooks_deliveries SET due_at = iif(due_at > 0, max(1, due_at + :by), due_at),
+    began_at = began_at + :by WHERE due_at IS NOT NULL""",
+)
+
+
+def is_followed(cursor: sqlite3.Cursor, reading: ClockReading) -> bool:
+    """Whether what is stored is in the terms of this reading."""
+    known = _known(cursor)
+    return known is not None and known.steady == reading.steady and not reading.set_since(known)
+
+
+def follow_clock(cursor: sqlite3.Cursor, reading: ClockReading) -> None:
+    """Move all that is still to come, if the wall clock was set since the last turn."""
+    if is_followed(cursor, reading):
+        return
+    known = _known(cursor)
+    if known is not None and known.steady == reading.steady:
+        by = reading.set_since(known) // _MICROSECOND
+        for statement in _MOVE:
+            cursor.execute(statement, {"by": by})
+    cursor.execute(_REMEMBER, (reading.steady, reading.offset // _MICROSECOND))
+
+
+def _known(cursor: sqlite3.Cursor) -> ClockReading | None:
+    steady, ahead = cursor.execute(_KNOWN).fetchone()
+    return None if steady is None else ClockReading(steady, timedelta(microseconds=ahead))
