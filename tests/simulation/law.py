@@ -15,7 +15,7 @@ clocks: the transport's tests and the simulator.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
 import attrs
 
@@ -26,12 +26,15 @@ FINAL = frozenset({"delivered", "failed", "discarded"})
 
 @attrs.frozen
 class Emitted:
-    """An emit: which hooks matched. `is_sure` is False where it raised or its process died."""
+    """An emit: which hooks matched. `is_sure` is False where it raised or its process died; `is_ordered` for a ping,
+    which goes ahead of what waits.
+    """
 
     event_id: int
     webhook_id: str
     hook_ids: frozenset[int]
     is_sure: bool = True
+    is_ordered: bool = True
 
 
 @attrs.frozen
@@ -95,7 +98,8 @@ class Law:
                 broken.append(f"2: delivery {one.id} is {one.status} although nothing is due")
             broken += _check_attempts(one)
         broken += _check_hits(listed, per_key, is_faultless, body_of)
-        broken += _check_order(listed, seen, in_order)
+        unordered = {one.webhook_id for one in self.emitted.values() if not one.is_ordered}
+        broken += _check_order(listed, seen, in_order, unordered)
         return broken
 
     def _check_fan_out(self, deliveries: list[Delivery]) -> list[str]:
@@ -160,8 +164,13 @@ def _check_hits(
     return broken
 
 
-def _check_order(deliveries: list[Delivery], hits: list[Hit], in_order: frozenset[int]) -> list[str]:
-    first = {(one.hook_id, one.event.ulid): one.id for one in reversed(deliveries) if one.redelivery_of is None}
+def _check_order(
+    deliveries: list[Delivery], hits: list[Hit], in_order: frozenset[int], unordered: Set[str]
+) -> list[str]:
+    # What was delivered again may have arrived then for the first time.
+    again = {(one.hook_id, one.event.ulid) for one in deliveries if one.redelivery_of is not None}
+    keys = ((one.id, (one.hook_id, one.event.ulid)) for one in deliveries if one.event.ulid not in unordered)
+    first = {key: delivery_id for delivery_id, key in keys if key not in again}
     broken = []
     newest: dict[int, int] = {}
     arrived: set[tuple[int, str]] = set()

@@ -154,7 +154,9 @@ def view(row: DeliveryRow, hook: Hook | None, *, bodies: bool) -> Delivery:
 
 
 def _without_bodies(attempts: list[Attempt]) -> Iterator[Attempt]:
-    return (attrs.evolve(attempt, request_body=b"", response_body=b"") for attempt in attempts)
+    for attempt in attempts:
+        has_bodies = attempt.request_body or attempt.response_body
+        yield attrs.evolve(attempt, request_body=b"", response_body=b"") if has_bodies else attempt
 
 
 def _next_attempt_at(row: DeliveryRow, hook: Hook | None) -> datetime | None:

@@ -123,10 +123,9 @@ class HookQueue:
         entries = []
         for due_at, rank, row in self._returned:
             row.due_at = row.due_at and row.due_at + by
+            row.began_at = row.began_at and row.began_at + by
             entries.append((due_at if due_at == AT_ONCE else due_at + by, rank, row))
         self._returned = entries  # all that is not at once moves alike, so it is still a heap
-        for row in self.waiting():
-            row.began_at = row.began_at and row.began_at + by
         for row in self.under_way.values():
             row.began_at = row.began_at and row.began_at + by
 
