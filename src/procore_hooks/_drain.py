@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import Future, InvalidStateError
 from datetime import datetime
+from typing import Self
 
 import attrs
 
+from ._clock import Clock, ClockFollower
+from ._core.claims import ClockReading
 from ._core.models import DrainReport
 
 __all__ = ["Drain", "report_between"]
@@ -15,11 +18,25 @@ __all__ = ["Drain", "report_between"]
 
 @attrs.frozen(eq=False)
 class Drain:
-    """Somebody waits until nothing is due at `horizon`; `done` then gets the report."""
+    """Somebody waits until nothing is due that was due when they asked; `done` then gets the report."""
 
-    horizon: datetime
+    asked_at: datetime
+    reading: ClockReading | None
     before: DrainReport
     done: Future[DrainReport] = attrs.field(factory=Future)
+
+    @classmethod
+    def asked_now(cls, clock: Clock, before: DrainReport) -> Self:
+        """Asked for at this moment, when so much was done before."""
+        follower = ClockFollower(clock)
+        now, _ = follower.read()
+        return cls(now, follower.reading, before)
+
+    def horizon_by(self, reading: ClockReading | None) -> datetime:
+        """The moment at which it was asked for, in the terms of another reading of the clock."""
+        if reading is None or self.reading is None:
+            return self.asked_at
+        return self.asked_at + reading.set_since(self.reading)
 
     def answer(self, report: DrainReport) -> None:
         """Tell whoever waits, if somebody still does."""

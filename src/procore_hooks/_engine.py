@@ -41,8 +41,10 @@ _log = logging.getLogger("procore_hooks")
 
 # How often to look for what other processes emitted, in seconds.
 _POLL: Final = 0.25
-# A claim outlives the longest attempt by this, so that its result can still be stored.
+# A claim outlives the longest attempt by this. Most of it is for a turn that has to wait for the storage: the lease
+# counts from before it. The rest, in seconds, is kept so that the result can still be stored.
 _LEASE_MARGIN: Final = timedelta(seconds=5)
+_KEPT_TO_SETTLE: Final = 1.0
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.1, 5.0
 _LOG_EVERY: Final = 60.0
 # What follows when a retry strategy raises: neither hammering nor giving up.
@@ -77,7 +79,7 @@ class Engine:
         self._report = DrainReport()
         self._stopping = False
         self._back_off = _FIRST_BACK_OFF
-        self._logged_at = float("-inf")
+        self._logged_at: dict[str, float] = {}  # by text
         self._wake_asked = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -107,7 +109,7 @@ class Engine:
 
     def drain(self) -> Drain:
         """Ask to be told when nothing is due any more that is due now, or when the run is over."""
-        drain = Drain(self._settings.registry.clock.now(), self._report)
+        drain = Drain.asked_now(self._settings.registry.clock, self._report)
         with self._drains_lock:
             self._drains.append(drain)
             is_at_end = self._is_at_end
@@ -170,10 +172,11 @@ class Engine:
                 stop_by = time.monotonic() + self._settings.timeouts.total
             # A turn that is under way when somebody asks may have looked before their last emit.
             asked = self._open_drains()
+            send_by = loop.time() + self._lease.total_seconds() - _KEPT_TO_SETTLE
             turn = await self._turn()
             if turn is not None:
-                for claim in turn.claims:
-                    self._running[loop.create_task(self._attempt(claim))] = claim
+                for claim in self._in_time(turn.claims, send_by):
+                    self._running[loop.create_task(self._attempt(claim, send_by))] = claim
                 self._answer_drains(asked, turn)
             if self._is_over(turn, stop_by):
                 return
@@ -226,19 +229,31 @@ class Engine:
             self._finished = [moved_settlement(one, by) for one in self._finished]
             self._running = {task: moved_claim(claim, by) for task, claim in self._running.items()}
             self._horizon = self._horizon and self._horizon + by
-            with self._drains_lock:
-                self._drains = [attrs.evolve(drain, horizon=drain.horizon + by) for drain in self._drains]
         return now
 
     def _log_trouble(self, error: Exception) -> None:
-        if time.monotonic() - self._logged_at < _LOG_EVERY:
-            return
-        self._logged_at = time.monotonic()
-        _log.error(
-            "the storage failed, deliveries wait and will be tried again: %s",
-            error,
-            exc_info=None if isinstance(error, StorageError) else error,
+        text = "the storage failed, deliveries wait and will be tried again: %s"
+        self._log_sparingly(logging.ERROR, text, error, cause=None if isinstance(error, StorageError) else error)
+
+    def _log_sparingly(self, level: int, text: str, *values: object, cause: Exception | None = None) -> None:
+        """Log what may come over and over: each text once a minute."""
+        now = time.monotonic()
+        if now - self._logged_at.get(text, float("-inf")) >= _LOG_EVERY:
+            self._logged_at[text] = now
+            _log.log(level, text, *values, exc_info=cause)
+
+    def _in_time(self, claims: Sequence[Claim], send_by: float) -> Sequence[Claim]:
+        """The claims, if there is time to send them. Else their leases run out, and they are tried again."""
+        if not claims or asyncio.get_running_loop().time() < send_by:
+            return claims
+        self._log_sparingly(
+            logging.WARNING,
+            "the storage took so long that %d claimed deliveries, the first of them %d, are not sent: they are tried "
+            "again when their leases have run out",
+            len(claims),
+            claims[0].delivery_id,
         )
+        return ()
 
     def _account(self, turn: Turn) -> None:
         counted = {"delivered": 0, "retrying": 0, "failed": 0, "discarded": turn.discarded}
@@ -247,11 +262,13 @@ class Engine:
             log_settled(settled)
             for notice in notices_of(settled) if self._settings.observers else ():
                 self._notify(notice)
-        for late in turn.late:
-            _log.warning(
-                "delivery %d: the result of attempt %d came after its lease had run out and was dropped",
-                late.claim.delivery_id,
-                late.claim.number,
+        if turn.late:
+            self._log_sparingly(
+                logging.WARNING,
+                "results that came after their leases had run out were dropped: %d; the first: delivery %d, attempt %d",
+                len(turn.late),
+                turn.late[0].claim.delivery_id,
+                turn.late[0].claim.number,
             )
         self._report = DrainReport(
             delivered=self._report.delivered + counted["delivered"],
@@ -275,7 +292,7 @@ class Engine:
 
     def _answer_drains(self, asked: Sequence[Drain], turn: Turn) -> None:
         for drain in asked:
-            if self._is_drained(turn, drain.horizon):
+            if self._is_drained(turn, drain.horizon_by(self._clock.reading)):
                 drain.answer(self._report)
 
     def _end_drains(self) -> None:
@@ -315,10 +332,11 @@ class Engine:
             return _POLL
         return min(_POLL, (turn.next_due_at - self._now()).total_seconds())
 
-    async def _attempt(self, claim: Claim) -> None:
+    async def _attempt(self, claim: Claim, send_by: float) -> None:
+        """Make the attempt, over by `send_by` of the loop's clock, while nobody else can have claimed it."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            sent = await self._sender.send(claim)
+            sent = await self._sender.send(claim, send_by)
             now = self._now()
             self._finished.append(self._decide(self._running.get(task, claim), sent, now))
         except Exception:

@@ -60,8 +60,11 @@ class Sender:
         self._timeouts = timeouts
         self._clock = clock
 
-    async def send(self, claim: Claim) -> Sent:
-        """Make one attempt, within the total deadline. Raises only what ends the task or the process."""
+    async def send(self, claim: Claim, send_by: float) -> Sent:
+        """Make one attempt, within the total deadline and over by `send_by` of the loop's clock.
+
+        Raises only what ends the task or the process.
+        """
         started_at = self._clock.now()
         try:
             prepared = self._maker.request(claim.hook, claim.event, started_at)
@@ -85,7 +88,8 @@ class Sender:
         received = _Received()
         error_text = None
         try:
-            async with asyncio.timeout(self._timeouts.total):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(min(now + self._timeouts.total, send_by)):
                 await self._exchange(prepared.request, received)
         except BaseException as error:
             # A cancellation that nobody asked for is the transport's own, as is a group that holds one.

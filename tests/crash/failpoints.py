@@ -178,8 +178,8 @@ class Failpoint:
             self._reached("read: before the answer")
             received(connection, data)
 
-        async def watched_turn(engine: Engine, horizon: Any) -> Any:
-            result = await take_turn(engine, horizon)
+        async def watched_turn(engine: Engine) -> Any:
+            result = await take_turn(engine)
             if result is not None and result.claims and not result.settled:
                 self._reached("claim: after the turn")
             return result

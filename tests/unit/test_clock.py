@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
-from procore_hooks._clock import Clock, SystemClock
+from procore_hooks._clock import Clock, ClockFollower, SystemClock
+from procore_hooks._core.claims import ClockReading
 from procore_hooks.exceptions import InvalidInput
 from procore_hooks.testing import ManualClock
 
@@ -22,6 +25,83 @@ def test_system_clock_is_aware_and_in_utc() -> None:
 
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
+
+
+class SlowlyRead(SystemClock):
+    """A clock whose readings are held up: the other one then goes on in between."""
+
+    def __init__(self, held_up: list[float]) -> None:
+        super().__init__()
+        self._steady = "slow"
+        self._held_up = held_up
+        self._seconds = 0.0
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        self._seconds += self._held_up.pop() if self._held_up else 0.0
+        return datetime(2031, 5, 17, tzinfo=UTC) + self.ahead + timedelta(seconds=self._seconds)
+
+    def elapsed(self) -> float:
+        return self._seconds
+
+
+def test_a_process_that_is_held_up_sees_no_jump() -> None:
+    """Both clocks are read again when this process was stopped between them, so a reading is right to 10 ms."""
+    follower = ClockFollower(SlowlyRead([0.0, 0.0, 30.0, 2.0]))
+    for _ in range(3):
+        now, by = follower.read()
+        assert by == timedelta(0)
+    assert follower.reading == ClockReading("slow", datetime(2031, 5, 17, tzinfo=UTC) - datetime.fromtimestamp(0, UTC))
+    assert now == datetime(2031, 5, 17, 0, 0, 32, tzinfo=UTC)
+
+
+def test_steering_adds_up_to_a_jump() -> None:
+    """Small steps in one direction count once they are more than a second together."""
+    clock = SlowlyRead([])
+    follower = ClockFollower(clock)
+    found = []
+    for _ in range(4):
+        found.append(follower.read()[1])
+        clock.ahead += timedelta(seconds=0.6)
+    assert found == [timedelta(0), timedelta(0), timedelta(seconds=1.2), timedelta(0)]
+
+
+def test_only_the_machines_clock_is_followed() -> None:
+    """A clock of the app's own is what it says: one that a test turns wants the time to pass."""
+    clock = ManualClock()
+    follower = ClockFollower(clock)
+    follower.read()
+    clock.advance(timedelta(days=10))
+    assert follower.read() == (clock.now(), timedelta(0))
+    assert follower.reading is None
+
+
+def test_where_the_system_does_not_tell_nothing_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without knowing which start of the machine it is, offsets cannot be compared: then clocks are not followed."""
+
+    def missing(*arguments: object, **keywords: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    follower = ClockFollower(SystemClock())
+    now, by = follower.read()
+    assert (by, follower.reading) == (timedelta(0), None)
+    assert now.tzinfo is UTC
+
+
+def test_processes_of_one_machine_have_the_same_steady_clock() -> None:
+    """Readings of two processes can be compared: the same clock, and the same offset within the tolerance."""
+    reading = SystemClock().read()[1]
+    if reading is None:
+        pytest.skip("this system does not tell which start of the machine it is")
+    script = (
+        "from procore_hooks._clock import SystemClock\n"
+        "reading = SystemClock().read()[1]\n"
+        "print(reading.steady, reading.offset.total_seconds())"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert told[0] == reading.steady
+    assert abs(timedelta(seconds=float(told[1])) - reading.offset) < timedelta(seconds=1)
 
 
 def test_manual_clock_stands_still_at_its_default_start() -> None:
