@@ -52,6 +52,18 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def long(session: nox.Session) -> None:
+    """The long form of what `docs/what-can-happen.md` promises: faults, crashes, a simulation, a soak; over an hour."""
+    session.install("--editable", ".", *group("test"))
+    environment = {"PROCORE_HOOKS_FULL": "1", "PROCORE_HOOKS_STEPS": "100000000"}
+    tests = ["crash", "faults", "powerloss", "state_machines", "simulation", "sqlite/test_processes.py"]
+    no_hang = ["-o", "faulthandler_timeout=3600"]  # the longest test has 80,000 deliveries to make
+    session.run("pytest", "-s", *no_hang, *(f"tests/{name}" for name in tests), env=environment)
+    session.run("python", "-m", "tests.soak.soak", "--minutes", "10")
+    session.run("python", "scripts/safeguards.py")
+
+
+@nox.session(python=OLDEST)
 def typing(session: nox.Session) -> None:
     """Check the types with mypy and with pyright, and that no public name lacks one."""
     session.install("--editable", ".", *group("test"), *group("lint"))
