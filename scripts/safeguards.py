@@ -156,7 +156,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     (
         "doom: what was under way when its queue was dropped does not come back",
         [(f"{SQLITE}/settling.py", "flushed.get(hook_id, drop_reason if dropped else None)", "None")],
-        "tests/state_machines/test_registry.py::test_any_calls_do_what_they_do_to_the_model[0-sqlite]",
+        "tests/contract/test_sqlite.py::TestSQLiteStorage::test_a_flush_reaches_what_is_under_way",
     ),
     (
         "expiry: what a process that died had claimed returns",
@@ -230,7 +230,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     (
         "deadline: an attempt ends, whatever the endpoint does",
         [("_sending.py", "min(now + self._timeouts.total, send_by)", "now + 9e9")],
-        "tests/faults/test_network.py::test_a_network_slower_than_the_deadline",
+        "tests/dispatcher/test_answers.py::test_the_total_deadline_ends_an_attempt[sqlite]",
     ),
     (
         "lock: a call of the memory storage is atomic",
@@ -246,7 +246,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     (
         "judged: no connection to an address that was not judged",
         [("_dialling.py", "if not judgement.allowed:", "if False:")],
-        "tests/transport",
+        "tests/transport/test_dialling.py::test_name_that_flips_is_judged_at_each_dial",
     ),
 ]
 
