@@ -194,13 +194,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "clock: what is to come moves with a wall clock that is set",
-        [
-            (
-                f"{SQLITE}/turn.py",
-                "            if reading is not None:\n                follow_clock(cursor, reading)\n",
-                "",
-            )
-        ],
+        [(f"{SQLITE}/clocks.py", "for statement in _MOVE if by else ():", "for statement in ():")],
         "tests/dispatcher/test_set_clocks.py",
     ),
     (

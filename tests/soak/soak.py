@@ -62,6 +62,9 @@ class _App:
 
     process: subprocess.Popen[str]
     samples: list[tuple[float, int, int]] = attrs.field(factory=list)
+    _listener: threading.Thread = attrs.field(
+        init=False, default=attrs.Factory(lambda self: threading.Thread(target=self._listen, daemon=True), True)
+    )
 
     @classmethod
     def start(cls, folder: Path, life: int, rate: float) -> _App:
@@ -71,7 +74,7 @@ class _App:
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         app = cls(process)
-        threading.Thread(target=app._listen, daemon=True).start()
+        app._listener.start()
         return app
 
     def _listen(self) -> None:
@@ -83,11 +86,20 @@ class _App:
     def end(self) -> int:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(BOUND)
+        return self._gone()
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(BOUND)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self._gone()
+
+    def _gone(self) -> int:
+        code = self.process.wait(BOUND)
+        self._listener.join(BOUND)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
 
 
 class Soak:

@@ -22,7 +22,7 @@ from procore_hooks import (
     StorageError,
     StorageFull,
 )
-from procore_hooks.storage._base import DeliveryQuery, EmitRequest, HookQuery
+from procore_hooks.storage._base import ClockReading, DeliveryQuery, EmitRequest, HookQuery
 from procore_hooks.storage.sqlite.connection import storage_error
 from procore_hooks.testing import _contract_values as make
 from procore_hooks.testing._contract_values import T0, at
@@ -55,8 +55,9 @@ READS: dict[str, Callable[[SQLiteStorage], object]] = {
     "get_delivery": lambda s: s.get_delivery(1),
     "payload_version_of": lambda s: s.payload_version_of(1),
     "count_deliveries": lambda s: s.count_deliveries(None, T0),
+    "turn": lambda s: make.turn(s, now=at(5), capacity=0, reading=ClockReading("not heard of yet", timedelta(0))),
 }
-CALLS = WRITES | READS
+CALLS = READS | WRITES
 
 
 def prepare(storage: SQLiteStorage) -> None:
@@ -106,7 +107,7 @@ def test_a_file_that_others_keep_locked(
 
 @pytest.mark.parametrize("call", READS)
 def test_reading_beside_a_writer(impatient: SQLiteStorage, outside: sqlite3.Connection, call: str) -> None:
-    """With a WAL, reading waits for nobody."""
+    """With a WAL, reading waits for nobody, nor does a turn that has nothing to do."""
     outside.execute("BEGIN EXCLUSIVE")
     READS[call](impatient)
     outside.execute("ROLLBACK")

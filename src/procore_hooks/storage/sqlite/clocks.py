@@ -8,7 +8,7 @@ from typing import Final
 
 from ..._core.claims import ClockReading
 
-__all__ = ["follow_clock", "is_followed"]
+__all__ = ["follow_clock", "has_moved"]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -25,22 +25,20 @@ _MOVE: Final = (
 )
 
 
-def is_followed(cursor: sqlite3.Cursor, reading: ClockReading) -> bool:
-    """Whether what is stored is in the terms of this reading."""
+def has_moved(cursor: sqlite3.Cursor, reading: ClockReading) -> bool:
+    """Whether the wall clock was set since the last turn that wrote."""
     known = _known(cursor)
-    return known is not None and known.steady == reading.steady and not reading.set_since(known)
+    return known is not None and bool(reading.set_since(known))
 
 
 def follow_clock(cursor: sqlite3.Cursor, reading: ClockReading) -> None:
-    """Move all that is still to come, if the wall clock was set since the last turn."""
-    if is_followed(cursor, reading):
-        return
+    """Move all that is still to come, if the wall clock was set since the last turn that wrote."""
     known = _known(cursor)
-    if known is not None and known.steady == reading.steady:
-        by = reading.set_since(known) // _MICROSECOND
-        for statement in _MOVE:
-            cursor.execute(statement, {"by": by})
-    cursor.execute(_REMEMBER, (reading.steady, reading.offset // _MICROSECOND))
+    by = timedelta(0) if known is None else reading.set_since(known)
+    for statement in _MOVE if by else ():
+        cursor.execute(statement, {"by": by // _MICROSECOND})
+    if by or known is None or known.steady != reading.steady:
+        cursor.execute(_REMEMBER, (reading.steady, reading.offset // _MICROSECOND))
 
 
 def _known(cursor: sqlite3.Cursor) -> ClockReading | None:

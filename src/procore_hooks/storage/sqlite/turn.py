@@ -12,7 +12,7 @@ from typing import Final
 
 from ..._core.claims import ClockReading, Settlement, Turn
 from .claiming import HookCache, load_claims, pick
-from .clocks import follow_clock, is_followed
+from .clocks import follow_clock, has_moved
 from .connection import Database
 from .rows import moment, stamp
 from .settling import Settling
@@ -52,9 +52,9 @@ class Turns:
             # Most turns of an idle dispatcher end here, without a write.
             with self._database.read() as cursor:
                 ready_at, lease_until, sweeping = cursor.execute(_NEXT_DUE).fetchone()
-                followed = reading is None or is_followed(cursor, reading)
+                moved = reading is not None and has_moved(cursor, reading)
             claimable = capacity > 0 and ready_at is not None and ready_at <= due
-            if followed and not (claimable or sweeping or (lease_until is not None and lease_until <= at)):
+            if not (moved or claimable or sweeping or (lease_until is not None and lease_until <= at)):
                 return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
         settling = Settling(self._request_ids)
         with self._database.write() as cursor:
