@@ -96,7 +96,8 @@ class Proxy:
         request = _Way(fault, fault.cut_request_at, fault.close_request_at, reset)
         answer = _Way(fault, fault.cut_answer_at, fault.close_answer_at, reset)
         back = _lose(from_receiver, reset) if fault.lose_answer else answer.pass_on(from_receiver, to_client)
-        with contextlib.suppress(ConnectionError):
+        # Cancelled when the proxy ends with connections open.
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await asyncio.gather(request.pass_on(from_client, to_receiver), back, return_exceptions=True)
         to_client.close()
         to_receiver.close()

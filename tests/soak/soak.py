@@ -53,7 +53,7 @@ class Report:
     stops: int
     clock_set: int
     bytes_per_minute: float
-    files: tuple[int, int]
+    files: tuple[float, float]  # on average, in the first quarter and in the last
 
 
 @attrs.define
@@ -235,7 +235,7 @@ class Soak:
             stops=self._stops,
             clock_set=self._clock_set,
             bytes_per_minute=_slope(app.samples),
-            files=_spread([files for _, _, files in _warm(app.samples)]),
+            files=_ends([files for _, _, files in _warm(app.samples)]),
         )
 
 
@@ -250,8 +250,9 @@ def _slope(samples: list[tuple[float, int, int]]) -> float:
     return statistics.linear_regression(moments, memory).slope * 60 if len(moments) > 1 else 0.0
 
 
-def _spread(values: list[int]) -> tuple[int, int]:
-    return min(values), max(values)
+def _ends(values: list[int]) -> tuple[float, float]:
+    quarter = -(-len(values) // 4)
+    return round(statistics.mean(values[:quarter]), 1), round(statistics.mean(values[-quarter:]), 1)
 
 
 def main() -> int:
