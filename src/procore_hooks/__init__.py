@@ -32,6 +32,7 @@ from ._core.models import (
 from ._core.secret import Secret
 from ._dispatcher import Dispatcher
 from ._registry import BoundRegistry, HookRegistry
+from ._signing_secrets import generate_ed25519_secret
 from ._transport import GuardedTransport
 from ._version import __version__
 from .exceptions import (
@@ -121,6 +122,7 @@ __all__ = [
     "VerificationError",
     "WhenDisabled",
     "__version__",
+    "generate_ed25519_secret",
     "verify",
 ]
 

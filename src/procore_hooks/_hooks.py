@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
@@ -26,10 +25,11 @@ from ._core.headers import check_headers
 from ._core.models import Delivery, EndpointReport, Hook, HookStatus, Page, PreviousSecret, Timeouts, WhenDisabled
 from ._core.payloads import check_version
 from ._core.secret import Secret
-from ._core.signing import check_secret, secret_from_bytes
+from ._core.signing import check_secret
 from ._endpoint_check import check_endpoint, check_url
 from ._event_ids import until_ids_are_free
 from ._requests import RequestMaker
+from ._signing_secrets import another_of_its_kind, random_secret
 from ._transport import GuardedTransport
 from .exceptions import InvalidInput
 from .storage._base import HookQuery
@@ -81,19 +81,19 @@ class Hooks:
             when_disabled: what happens to new events while it is disabled: ``"keep"`` or ``"drop"``.
             payload_version: ``"v2.0"``, ``"v3.0"``, ``"v4.0"``, ``"standard"``, or one of the app's own formats.
             max_in_flight: how many deliveries may be under way at once; 1 keeps them in order.
-            signing_secret: ``whsec_`` and base64 of 24 to 64 bytes; made at random if left out.
+            signing_secret: ``whsec_`` and base64 of 24 to 64 bytes, or an ed25519 private key, ``whsk_`` and base64,
+                such as `generate_ed25519_secret` makes; a ``whsec_`` is made at random if left out.
 
         Raises:
-            InvalidInput: a value is wrong; nothing was stored.
+            InvalidInput: a value is wrong, or a ``whsk_`` was given and the extra ``crypto`` is missing; nothing was
+                stored.
         """
         now = self._registry.clock.now()
         hook = Hook(
             id=0,
             created_at=now,
             updated_at=now,
-            signing_secret=secret_from_bytes(secrets.token_bytes(32))
-            if signing_secret is None
-            else check_secret(signing_secret),
+            signing_secret=random_secret() if signing_secret is None else check_secret(signing_secret),
             payload_version=check_version(payload_version, self._registry.payload_formats),
             **self._checked(
                 {
@@ -257,8 +257,14 @@ class Hooks:
 
     def _unsaved(self, url: str) -> Hook:
         now = self._registry.clock.now()
-        secret = secret_from_bytes(secrets.token_bytes(32))
-        return Hook(id=0, namespace="check", destination_url=url, signing_secret=secret, created_at=now, updated_at=now)
+        return Hook(
+            id=0,
+            namespace="check",
+            destination_url=url,
+            signing_secret=random_secret(),
+            created_at=now,
+            updated_at=now,
+        )
 
     def ping(self, hook_id: int) -> Delivery:
         """Deliver a test event, ahead of all that waits; a paused hook is tried at once. It is in the history.
@@ -274,11 +280,14 @@ class Hooks:
         )
 
     def rotate_secret(self, hook_id: int, *, grace: timedelta = timedelta(hours=24)) -> Hook:
-        """Give a hook a new signing secret. The old one signs too, beside it, for `grace`.
+        """Give a hook a new signing secret of the same kind. The old one signs too, beside it, for `grace`.
+
+        At most ten old ones are kept: with an eleventh the oldest signs no more, however long its grace.
 
         Raises:
             NotFound: there is no such hook.
-            InvalidInput: `grace` is negative or longer than a year.
+            InvalidInput: `grace` is negative or longer than a year, or the hook has an ed25519 key and the extra
+                ``crypto`` is missing; nothing was stored.
         """
         if not isinstance(grace, timedelta) or not timedelta(0) <= grace <= _LONGEST_GRACE:
             raise InvalidInput("grace", f"{_span(grace)} is not a timedelta between 0 and 365 days: use one")
@@ -287,7 +296,7 @@ class Hooks:
         old = PreviousSecret(secret=hook.signing_secret, expires_at=now + grace)
         still = [one for one in (old, *hook.previous_secrets) if one.expires_at > now]
         changes = {
-            "signing_secret": secret_from_bytes(secrets.token_bytes(32)),
+            "signing_secret": another_of_its_kind(hook.signing_secret),
             "previous_secrets": tuple(still[:_MOST_PREVIOUS_SECRETS]),
         }
         return self._storage.update_hook(hook.id, changes, now)

@@ -43,9 +43,14 @@ class PreparedRequest:
 
 @attrs.frozen
 class _Prepared:
-    """What stays the same from one attempt of a hook to the next."""
+    """What stays the same from one attempt of a hook to the next.
+
+    Attributes:
+        older_secrets: how many that were rotated away sign too. They end one by one, so the number says which.
+    """
 
     hook: Hook
+    older_secrets: int
     url: httpx.URL
     shown_url: str
     shown_headers: dict[str, str]
@@ -74,8 +79,9 @@ class RequestMaker:
     def request(self, hook: Hook, event: Event, now: datetime) -> PreparedRequest:
         """The signed POST of `event` to `hook` at `now`.
 
-        Raises `InvalidDestination` for a URL that the policy refuses, `UnknownPayloadVersion`, `InvalidPayload`, and
-        whatever an app's own payload format raises.
+        Raises `InvalidDestination` for a URL that the policy refuses, `UnknownPayloadVersion`, `InvalidPayload`,
+        `InvalidInput` for an ed25519 key where the package `cryptography` is missing, and whatever an app's own payload
+        format raises.
         """
         prepared = self._prepare(hook, now)
         body = render(hook.payload_version, event, self._formats)
@@ -101,24 +107,24 @@ class RequestMaker:
         )
 
     def _prepare(self, hook: Hook, now: datetime) -> _Prepared:
+        still_signing = [one.secret for one in hook.previous_secrets if one.expires_at > now]
         remembered = self._remembered.get(hook.id)
-        if remembered is not None and remembered.hook is hook and not hook.previous_secrets:
+        if remembered is not None and remembered.hook is hook and remembered.older_secrets == len(still_signing):
             return remembered
         url = httpx.URL(self._destinations.check(hook.destination_url).url)
         own = {"content-type": "application/json", "user-agent": _USER_AGENT}
-        still_signing = [one.secret for one in hook.previous_secrets if one.expires_at > now]
-        secrets = (hook.signing_secret, *still_signing)
         # httpx would add accept, accept-encoding and connection headers of a client: there is no client here.
         fixed = {"host": url.netloc.decode("ascii"), "accept": "*/*", "accept-encoding": "identity", **own}
         configured = tuple((name, value.reveal()) for name, value in hook.destination_headers.items())
         names = {name.lower() for name, _ in configured}
         prepared = _Prepared(
             hook=hook,
+            older_secrets=len(still_signing),
             url=url,
             shown_url=masked_url(hook.destination_url),
             shown_headers=own | masked_headers(hook.destination_headers),
             headers=(*((k, v) for k, v in fixed.items() if k not in names), *configured),
-            signer=Signer(secrets),
+            signer=Signer((hook.signing_secret, *still_signing)),
         )
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()

@@ -25,11 +25,14 @@ def verify(
     Args:
         body: the raw body of the request, as it arrived; parsing and writing it again breaks the signature.
         headers: all headers of the request; case does not matter. ``svix-`` names are read too.
-        secret: the hook's signing secret, or several while it is being rotated.
+        secret: the hook's signing secret (``whsec_``) or its public key (``whpk_``), or several of them while it is
+            being rotated. A public key needs the extra ``crypto``, and its prefix: without one it would be taken for a
+            secret. A private key (``whsk_``) stands for its public one.
         tolerance: how far the sender's clock may be from `now`, either way.
         now: an aware datetime; the present moment if left out.
 
     Raises `VerificationError`, and nothing else, for whatever is wrong with the request; `InvalidInput` for a secret,
-    tolerance or `now` that is none. A webhook may arrive twice: remember its ``webhook-id`` to notice that.
+    key, tolerance or `now` that is none, and for an ed25519 key where the extra is missing. A webhook may arrive twice:
+    remember its ``webhook-id`` to notice that.
     """
     return verify_at(body, headers, secret, tolerance=tolerance, now=datetime.now(UTC) if now is None else now)

@@ -67,6 +67,7 @@ NAMES = [
     "VerificationError",
     "WhenDisabled",
     "__version__",
+    "generate_ed25519_secret",
     "verify",
 ]
 

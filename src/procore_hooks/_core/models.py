@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import attrs
 
 from ..exceptions import InvalidInput
+from .ed25519 import public_key_of
 from .frozen import FrozenDict, freeze
 from .secret import Secret
 
@@ -77,7 +78,7 @@ class Hook:
         max_in_flight: how many deliveries may be under way at once; 1 keeps the order of emission.
         failing_since: when the present run of failures began; None while all is well.
         paused_until: until when deliveries wait after a failure.
-        signing_secret: the Standard Webhooks secret, ``whsec_`` and base64.
+        signing_secret: of Standard Webhooks: ``whsec_`` and base64, or an ed25519 private key, ``whsk_`` and base64.
         previous_secrets: secrets that were rotated away and still sign for their grace.
     """
 
@@ -98,6 +99,11 @@ class Hook:
     previous_secrets: tuple[PreviousSecret, ...] = ()
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def public_key(self) -> str | None:
+        """What a receiver verifies with, ``whpk_`` and base64, if the secret is an ed25519 private key; else None."""
+        return public_key_of(self.signing_secret)
 
 
 @attrs.frozen(kw_only=True)
