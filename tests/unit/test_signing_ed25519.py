@@ -93,6 +93,7 @@ def test_the_examples_of_rfc_8032(name: str) -> None:
     key = PublicKey(text_of("whpk_", public))
     assert key.matches(text_of("v1a,", signature), message)
     assert not key.matches(text_of("v1a,", signature), message + b"\0")
+    assert not key.matches(text_of("v1,", signature), message)
 
 
 def test_the_example_of_svix() -> None:
@@ -146,6 +147,7 @@ def test_kinds_are_told_apart() -> None:
         assert verify(b"{}", headers, secret, now=NOW) == {}  # type: ignore[arg-type]
         assert verify(b"{}", headers, [secret_from_bytes(b"k" * 24), secret], now=NOW) == {}  # type: ignore[list-item]
     assert verify(b"{}", headers_for(b"{}", SHARED), [PUBLIC, SHARED], now=NOW) == {}
+    assert verify(b"{}", headers_for(b"{}"), [public_key_of(OTHER) or "", PUBLIC], now=NOW) == {}
     assert "no signature matches" in refusal(b"{}", headers_for(b"{}", SHARED))
     assert "no signature matches" in refusal(b"{}", headers_for(b"{}"), SHARED)
     assert "no signature matches" in refusal(b"{}", headers_for(b"{}", OTHER))
@@ -376,6 +378,9 @@ def test_only_points_of_the_curve_are_keys(y: int) -> None:
         PublicKey(text_of("whpk_", raw))
         with pytest.raises(InvalidSignature):
             Ed25519PublicKey.from_public_bytes(raw).verify(bytes(64), b"")
+    if y < 19:  # another spelling of the same number
+        with pytest.raises(InvalidInput, match="no public key"):
+            PublicKey(text_of("whpk_", (y + P).to_bytes(32, "little")))
 
 
 def test_a_seed_is_completed_by_its_public_key() -> None:
