@@ -88,23 +88,23 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         [
             (
                 f"{SQLITE}/turn.py",
-                "            picked = pick(cursor, at, due, lease, capacity)\n",
+                "            picked = pick(cursor, self._hooks, at, due, lease, capacity)\n",
                 (
                     "            cursor.execute('SAVEPOINT claims')\n"
-                    "            picked = pick(cursor, at, due, lease, capacity)\n"
+                    "            picked = pick(cursor, self._hooks, at, due, lease, capacity)\n"
                 ),
             ),
             (
                 f"{SQLITE}/turn.py",
                 "        self._remember(settling.stored)\n",
                 (
-                    "            claims = load_claims(cursor, picked, hooks, now, now + lease)\n"
+                    "            claims = load_claims(cursor, picked, now, now + lease)\n"
                     "            cursor.execute('ROLLBACK TO claims')\n        self._remember(settling.stored)\n"
                 ),
             ),
             (
                 f"{SQLITE}/turn.py",
-                ("            claims = load_claims(cursor, picked, hooks, now, now + lease)\n            next_due_at"),
+                ("            claims = load_claims(cursor, picked, now, now + lease)\n            next_due_at"),
                 "            next_due_at",
             ),
         ],

@@ -47,6 +47,7 @@ from .exceptions import (
     NotFound,
     ProcoreHooksError,
     SchemaTooNew,
+    SecretUnreadable,
     StorageBusy,
     StorageCorrupt,
     StorageError,
@@ -56,6 +57,7 @@ from .exceptions import (
     UnsupportedAction,
     VerificationError,
 )
+from .keyring import KeyRing
 from .resources import Resource, ResourceCatalog
 from .retry import RetryPolicy
 from .storage._base import Storage
@@ -97,6 +99,7 @@ __all__ = [
     "InvalidInput",
     "InvalidPayload",
     "Judgement",
+    "KeyRing",
     "MemoryStorage",
     "NotFound",
     "Page",
@@ -108,6 +111,7 @@ __all__ = [
     "SQLiteStorage",
     "SchemaTooNew",
     "Secret",
+    "SecretUnreadable",
     "Storage",
     "StorageBusy",
     "StorageCorrupt",

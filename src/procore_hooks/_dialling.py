@@ -1,15 +1,17 @@
 """From a destination to a connection: look up the name, judge every answer, dial, speak TLS.
 
 The guard stands here, where the socket is dialled. A name is looked up once per connection; every address that came
-back is judged, and one bad address refuses them all, since an honest receiver has none. Only judged addresses are
-dialled, and the socket's peer is compared with the address, so nothing that the name points to later can matter.
-Certificate, server name and Host header stay with the name. No proxy is ever used: it would dial for us, unjudged.
+back is judged, and one bad address refuses them all, since an honest receiver has none. The machine's own addresses are
+bad too, however public: the system is asked whether an address is one. Only judged addresses are dialled, and the
+socket's peer is compared with the address, so nothing that the name points to later can matter. Certificate, server
+name and Host header stay with the name. No proxy is ever used: it would dial for us, unjudged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
 import socket
@@ -22,11 +24,11 @@ from typing import TypeVar, cast
 import httpx
 
 from ._connection import describe_os_error
-from ._core.addresses import parse_address
-from ._core.destinations import Destination, DestinationPolicy
+from ._core.addresses import Address, carried_forms, parse_address
+from ._core.destinations import Destination, DestinationPolicy, Judgement
 from .exceptions import InvalidDestination
 
-__all__ = ["Dialler", "NameNotFound", "NameTimeout", "TLSFailed", "TLSTimeout"]
+__all__ = ["Dialler", "NameNotFound", "NameTimeout", "TLSFailed", "TLSTimeout", "is_own_address"]
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -67,11 +69,20 @@ class TLSTimeout(httpx.ConnectTimeout):
 
 
 class Dialler:
-    """Opens connections to destinations that `destinations` allows."""
+    """Opens connections to destinations that `destinations` allows.
 
-    def __init__(self, destinations: DestinationPolicy, ssl_context: ssl.SSLContext | None) -> None:
+    `is_own` tells whether an address is one of this machine's, and may raise OSError.
+    """
+
+    def __init__(
+        self,
+        destinations: DestinationPolicy,
+        ssl_context: ssl.SSLContext | None,
+        is_own: Callable[[str], bool] | None = None,
+    ) -> None:
         self._destinations = destinations
         self._ssl_context = ssl_context
+        self._is_own = is_own or is_own_address
         self._ssl_lock = threading.Lock()
 
     async def connect(self, destination: Destination, protocol: Callable[[], P], seconds: float) -> P:
@@ -102,13 +113,24 @@ class Dialler:
         answers = (host,) if destination.address is not None else await self._look_up(host)
         if not answers:
             raise InvalidDestination("destination_url", f"the name {host!r} has no address")
+        which = f"the address {host}" if destination.address is not None else f"an address of {host!r}"
         for address in answers:
-            judgement = self._destinations.judge(address, destination.port)
+            judgement = self._judge(address, destination.port)
             if not judgement.allowed:
-                raise InvalidDestination(
-                    "destination_url", f"an address of {host!r} is not allowed: {judgement.reason}"
-                )
+                raise InvalidDestination("destination_url", f"{which} is not allowed: {judgement.reason}")
         return answers[:MAX_DIALLED]
+
+    def _judge(self, address: str, port: int) -> Judgement:
+        """The policy's judgement, with what only the system knows: whether the address is the machine's own."""
+        judgement = self._destinations.judge(address, port)
+        if_own = self._destinations.judge(address, port, own=True)
+        if judgement.allowed == if_own.allowed:
+            return judgement  # already refused, or opened by `allow`
+        try:
+            return if_own if self._is_own(address) else judgement
+        except OSError as error:
+            why = f"whether {address} is this machine's own could not be found out: {describe_os_error(error)}"
+            raise httpx.ConnectError(why) from None
 
     async def _look_up(self, host: str) -> tuple[str, ...]:
         """What the name's look-up answers, each address once. Raises `NameNotFound` when it fails."""
@@ -155,6 +177,8 @@ class Dialler:
             context = self._ssl_context
             if context is None:
                 context = httpx.create_ssl_context(trust_env=False)
+                # The standard library has read SSLKEYLOGFILE all the same.
+                context.keylog_filename = None  # type: ignore[assignment]
                 context.set_alpn_protocols(["http/1.1"])
                 self._ssl_context = context
             return context
@@ -197,6 +221,47 @@ def _system_addresses(host: str) -> list[str]:
     # As bytes: a str would be put through IDNA 2003 once more.
     found = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
     return [str(address[0]) for _, _, _, _, address in found]
+
+
+def is_own_address(address: str) -> bool:
+    """Whether `address`, or the IPv4 address that it carries, is one of this machine's. No packet is sent.
+
+    Asks the system, and lists no interfaces: addresses come and go. Raises OSError if the system does not say.
+    """
+    judged = parse_address(address)
+    return judged is not None and any(_is_own(str(form)) for form in carried_forms(judged))
+
+
+def _is_own(address: str) -> bool:
+    # Of what is its own the system takes the address itself as the source, but for a second one in the same network.
+    # A socket can be bound to that too: to any address, though, where the system is set so (ip_nonlocal_bind).
+    nobodys = "2001:db8::1" if ":" in address else "192.0.2.1"  # for documentation (RFC 3849, RFC 5737)
+    return _source_towards(address) == parse_address(address) or (_can_bind(address) and not _can_bind(nobodys))
+
+
+def _source_towards(address: str) -> Address | None:
+    """The address from which a datagram to `address` would be sent; None if there is no way to it."""
+    try:
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as sock:
+            sock.connect((address, 9))  # chooses the way, and sends nothing
+            return parse_address(sock.getsockname()[0])
+    except OSError:
+        return None
+
+
+def _can_bind(address: str) -> bool:
+    try:
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as sock:
+            sock.bind((address, 0))
+            return True
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return False
+        raise
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 async def _dial_first(addresses: tuple[str, ...], port: int) -> socket.socket:
@@ -245,7 +310,7 @@ async def _dial(address: str, port: int) -> socket.socket:
     """A socket connected to `address` and to nothing else."""
     sock = None
     try:
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(_family(address), socket.SOCK_STREAM)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (address, port))
         if parse_address(sock.getpeername()[0]) != parse_address(address):

@@ -20,6 +20,7 @@
         ├── StorageBusy (TimeoutError)  it stayed locked by others for too long
         ├── StorageFull (OSError)       no space is left, or a file may not grow
         ├── StorageCorrupt              the file is not a database, or a damaged one
+        ├── SecretUnreadable            an encrypted secret whose key is missing or wrong, or a damaged one
         └── SchemaTooNew                a newer release wrote this database; it was left untouched
 
 Messages are one line and name the field, the value and the fix. They never hold a secret, and of a URL
@@ -40,6 +41,7 @@ __all__ = [
     "NotFound",
     "ProcoreHooksError",
     "SchemaTooNew",
+    "SecretUnreadable",
     "StorageBusy",
     "StorageCorrupt",
     "StorageError",
@@ -147,6 +149,23 @@ class StorageFull(StorageError, OSError):
 
 class StorageCorrupt(StorageError):
     """The file is not a database, or a damaged one."""
+
+
+class SecretUnreadable(StorageError):
+    """An encrypted secret does not decrypt: its key is missing or wrong, or its text is damaged.
+
+    Attributes:
+        key_id: the id of the key that it is encrypted with; None if the text is too damaged to name one.
+        problem: what does not decrypt and why, and how to mend it.
+    """
+
+    def __init__(self, key_id: str | None, problem: str) -> None:
+        super().__init__(key_id, problem)
+        self.key_id = key_id
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class SchemaTooNew(StorageError):

@@ -49,7 +49,8 @@ CORE_CALLS_NEVER = {
 MAY_IMPORT = {
     "exceptions": {"exceptions"},
     "_core": {"_core", "exceptions"},
-    "storage": {"_core", "exceptions", "storage"},
+    "keyring": {"_core", "exceptions"},
+    "storage": {"_core", "exceptions", "keyring", "storage"},
 }
 HTTP_SIDE = {"_transport", "_connection", "_dialling"}
 HTTP_LIBRARIES = {"asyncio", "h11", "httpcore", "httpx", "socket", "ssl"}

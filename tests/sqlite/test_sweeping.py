@@ -97,7 +97,7 @@ def drop_without_sweep(storage: SQLiteStorage, hook: Hook, verb: str) -> None:
         if verb == "delete":
             hooks_module.delete_hook(cursor, hook.id, T0, "gone")
         else:
-            hooks_module.disable_hook(cursor, hook.id, T0, "gone")
+            hooks_module.disable_hook(cursor, hook.id, T0, "gone", None)
 
 
 @pytest.mark.parametrize("verb", ["disable", "delete"])
@@ -141,6 +141,6 @@ def test_many_dropped_queues_share_the_turns(storage: SQLiteStorage, discarded: 
     make.emit_many(storage, 100)
     with storage._database.write() as cursor:
         for hook in dropped:
-            hooks_module.disable_hook(cursor, hook.id, T0, "gone")
+            hooks_module.disable_hook(cursor, hook.id, T0, "gone", None)
     assert [make.turn(storage, now=at(1)).discarded for _ in range(4)] == [1000, 1000, 1000, 0]
     assert discarded() == 3000

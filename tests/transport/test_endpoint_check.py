@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trustme
 
+from procore_hooks import _dialling
 from procore_hooks._core.destinations import DestinationPolicy
 from procore_hooks._core.models import EndpointReport, Timeouts
 from procore_hooks._dialling import NameNotFound
@@ -224,6 +225,18 @@ def test_private_address_behind_a_name_is_told() -> None:
     """A name that points into a private network fails at the address."""
     report = asyncio.run(check_real("https://inside.example/", loopback(resolving(["10.0.0.1"])[0])))
     assert (report.stage, "private network" in report.problem) == ("address", True)
+    assert "allow=" in report.advice
+
+
+@pytest.mark.parametrize("host", ["93.184.216.34", "inside.example"])
+def test_own_address_is_told(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """A public address of this very machine, also behind a name, fails at the address, as any that is not allowed."""
+    monkeypatch.setattr(_dialling, "is_own_address", lambda address: address == "93.184.216.34")
+    report = asyncio.run(
+        check_real(f"https://{host}/a-token", DestinationPolicy(resolve=resolving(["93.184.216.34"])[0]))
+    )
+    which = f"The address {host}" if host[0] == "9" else f"An address of {host!r}"
+    assert (report.stage, report.problem) == ("address", f"{which} is not allowed: an address of this machine.")
     assert "allow=" in report.advice
 
 

@@ -90,6 +90,16 @@ def test_mapped_and_nat64_are_judged_by_what_they_carry(carrier: str) -> None:
     assert DestinationPolicy(allow=("10.0.0.0/8",)).judge(carrier.format("10.0.0.1"), 443).allowed
 
 
+@pytest.mark.parametrize(
+    "address", ["2002:a9fe:a9fe::5efe:101:101", "2002:101:101::5efe:a9fe:a9fe", "2001:0:a9fe:a9fe:0:5efe:101:101"]
+)
+def test_address_of_two_formats_is_judged_by_both(address: str) -> None:
+    """What is 6to4 or Teredo, and ISATAP by its last bits, carries an address in each of these ways."""
+    assert not DestinationPolicy(allow=("::/0",)).judge(address, 80).allowed
+    assert not DestinationPolicy(allow=("::/0",), deny=("169.254.0.0/16",)).judge(address, 80).allowed
+    assert not DestinationPolicy(allow=("::/0",), deny=("1.1.1.1",)).judge(address, 80).allowed
+
+
 @pytest.mark.parametrize("address", sorted(METADATA, key=str))
 def test_metadata_opens_by_its_own_entry_only(address: IPv4Address | IPv6Address) -> None:
     """No network opens a metadata address, however it is written: only the very address does."""

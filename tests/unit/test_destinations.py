@@ -18,7 +18,7 @@ from procore_hooks._core.addresses import parse_address
 from procore_hooks._core.destinations import DestinationPolicy
 from procore_hooks.exceptions import InvalidDestination, InvalidInput
 
-HOSTILE = Path(__file__).parent.parent / "data" / "hostile_urls.csv"
+DATA = Path(__file__).parent.parent / "data"
 BOTH = DestinationPolicy(schemes=("https", "http"))
 
 
@@ -30,8 +30,8 @@ class Row:
     why: str
 
 
-def rows() -> Iterator[Row]:
-    with HOSTILE.open(encoding="utf-8", newline="") as file:
+def rows(name: str) -> Iterator[Row]:
+    with (DATA / name).open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             url = row["url"]
             if re.search(r"\\[xurnt]", url):
@@ -42,7 +42,7 @@ def rows() -> Iterator[Row]:
             yield Row(url, answers, row["expected"], row["why"])
 
 
-ROWS = list(rows())
+ROWS = [*rows("hostile_urls.csv"), *rows("more_hostile_urls.csv")]
 
 
 def verdict(policy: DestinationPolicy, row: Row) -> str:
@@ -58,7 +58,7 @@ def verdict(policy: DestinationPolicy, row: Row) -> str:
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{number}-{row.why[:40]}" for number, row in enumerate(ROWS)])
 def test_hostile_url(row: Row) -> None:
-    """Each row of the list of hostile URLs is refused, denied or let through as it says."""
+    """Each row of the lists of hostile URLs is refused, denied or let through as it says."""
     found = verdict(BOTH, row)
     if row.expected == "reject_url":
         assert found == "refused"
@@ -69,8 +69,8 @@ def test_hostile_url(row: Row) -> None:
 
 
 def test_the_list_is_whole() -> None:
-    """The list has rows of every kind, so that a lost file does not pass for success."""
-    assert len(ROWS) >= 100
+    """The lists have rows of every kind, so that a lost file does not pass for success."""
+    assert len(ROWS) >= 230
     assert {row.expected for row in ROWS} == {"reject_url", "deny_address", "allow"}
 
 
@@ -277,6 +277,23 @@ def test_deny_wins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rules", "address", "reason"),
+    [
+        ({}, "8.8.8.8", "an address of this machine"),
+        ({}, "64:ff9b::8.8.8.8", "an address of this machine"),
+        ({}, "10.0.0.1", "a private network (RFC 1918)"),
+        ({"deny": ("8.8.8.8",)}, "8.8.8.8", "the policy's `deny` holds it"),
+        ({"allow": ("8.8.8.8:80",)}, "8.8.8.8", "an address of this machine"),
+    ],
+)
+def test_own_address_is_denied(rules: dict[str, tuple[str, ...]], address: str, reason: str) -> None:
+    """An address of the machine that dials is denied, be it public; another reason comes first where there is one."""
+    judgement = DestinationPolicy(**rules).judge(address, 443, own=True)  # type: ignore[arg-type]
+    assert (judgement.allowed, judgement.reason) == (False, reason)
+    assert DestinationPolicy(allow=("8.0.0.0/8:443", "10.0.0.0/8")).judge(address, 443, own=True).allowed
+
+
+@pytest.mark.parametrize(
     ("arguments", "field", "fix"),
     [
         ({"allow": ("hooks.acme.example",)}, "allow", "a name may point anywhere"),
@@ -286,7 +303,12 @@ def test_deny_wins() -> None:
         ({"allow": ("10.0.0.0/8:x",)}, "allow", "1 to 65535"),
         ({"allow": ("::ffff:10.0.0.0/104",)}, "allow", "the IPv4 network itself"),
         ({"allow": (10,)}, "allow", "no text"),
+        ({"allow": ("fe80::1%eth0",)}, "allow", "is no network"),
+        ({"deny": ("10.0.0.0/0.255.255.255",)}, "deny", "is no network"),
+        ({"deny": ("10.0.0.0/08",)}, "deny", "is no network"),
         ({"allow": "10.0.0.0/8"}, "allow", "a tuple"),
+        ({"deny": None}, "deny", "a tuple"),
+        ({"resolve": "8.8.8.8"}, "resolve", "a function"),
         ({"schemes": "https"}, "schemes", "a tuple"),
         ({"schemes": ()}, "schemes", "one or both"),
         ({"schemes": ("ftp",)}, "schemes", "one or both"),

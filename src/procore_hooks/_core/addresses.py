@@ -12,6 +12,7 @@ The table follows IANA's special-purpose registries (RFC 6890 and its updates). 
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 __all__ = [
@@ -82,6 +83,8 @@ _IPV6: tuple[tuple[IPv6Network, str], ...] = tuple(
     )
 )
 
+# With the length of a prefix: some readers take 0.0.0.255 for a mask, others for its opposite.
+_NETWORK = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9][0-9]{0,2}))?")
 _GLOBAL_IPV6 = IPv6Network("2000::/3")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -131,6 +134,8 @@ def parse_address(text: object) -> Address | None:
 
 def parse_network(text: str) -> Network:
     """The network that `text` is, an address being one of its own. Raises ValueError, also for host bits."""
+    if _NETWORK.fullmatch(text) is None:
+        raise ValueError("a zone, a mask or no network at all")
     return ip_network(text)
 
 
@@ -150,9 +155,9 @@ def carried_forms(address: Address) -> tuple[Address, ...]:
     found: list[Address] = [address]
     if _is_isatap(bits) or carried(address) is not None or any(address in network for network in _TAILS):
         found.append(IPv4Address(tail))
-    elif address in _6TO4:
+    if address in _6TO4:
         found.append(IPv4Address(bits >> 80 & _IPV4_BITS))
-    elif address in _TEREDO:
+    if address in _TEREDO:
         found += IPv4Address(bits >> 64 & _IPV4_BITS), IPv4Address(tail ^ _IPV4_BITS)
     return tuple(found)
 

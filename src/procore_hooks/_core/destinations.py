@@ -6,7 +6,8 @@ programs could read differently (userinfo, backslashes, numbers that stand for a
 opened, each time anew, since a name may point elsewhere by then.
 
 The order in which an address is judged: the policy's `deny`; the addresses of cloud metadata, which only an exact
-/32 or /128 in `allow` opens; the policy's `allow`; the table of special-purpose networks.
+/32 or /128 in `allow` opens; the policy's `allow`; the table of special-purpose networks; the machine's own addresses,
+which whoever dials finds out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn
+from unicodedata import bidirectional
 
 import attrs
 from httpx import URL, InvalidURL
@@ -43,6 +45,7 @@ _FIELD = "destination_url"
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?]*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
+_RIGHT_TO_LEFT = frozenset(("R", "AL", "AN"))
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # What inet_aton reads as a number, which is why getaddrinfo makes an address of a name that ends in one.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -118,7 +121,14 @@ def _deny(value: Iterable[str]) -> tuple[str, ...]:
 def _texts(field: str, value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise InvalidInput(field, f"{value!r} is one string: give a tuple of them, as ({value!r},)")
+    if not isinstance(value, Iterable):
+        raise InvalidInput(field, f"{value!r} is no tuple: give a tuple of strings")
     return tuple(value)
+
+
+def _check_resolve(policy: DestinationPolicy, attribute: object, value: Resolver | None) -> None:
+    if value is not None and not callable(value):
+        raise InvalidInput("resolve", f"{value!r} cannot be called: give a function that takes a host name")
 
 
 def _parse_rule(field: str, text: str) -> _Rule:
@@ -163,13 +173,13 @@ class DestinationPolicy:
         resolve: replaces name look-up: takes a host name and returns its addresses, or an awaitable of them. A
             plain function runs in a thread.
 
-    Raises `InvalidInput` for an entry that is not a network.
+    Raises `InvalidInput` for an entry that is not a network, and for whatever else is of the wrong kind.
     """
 
     schemes: tuple[str, ...] = attrs.field(default=("https",), converter=_schemes)
     allow: tuple[str, ...] = attrs.field(default=(), converter=_allow)
     deny: tuple[str, ...] = attrs.field(default=(), converter=_deny)
-    resolve: Resolver | None = None
+    resolve: Resolver | None = attrs.field(default=None, validator=_check_resolve)
     _allowed: tuple[_Rule, ...] = attrs.field(
         init=False, repr=False, eq=False, default=attrs.Factory(_rules("allow"), takes_self=True)
     )
@@ -202,18 +212,23 @@ class DestinationPolicy:
         try:
             seen = URL(url)
             seen_host = seen.raw_host.decode("ascii")
-            seen.host  # noqa: B018 - decodes IDNA labels, which fails for some
         except (InvalidURL, UnicodeError):
             _refuse_idna(text)
         # Judged after IDNA, which makes full stops of ideographic ones and so an address of what was none.
         host = _read_host(text.lower() if text.isascii() else seen_host)
         self._check_name(host)
+        if "xn--" in host and not _is_idna(host):
+            _refuse_idna(text)
         if (seen.scheme, _usual(seen_host), seen.port or DEFAULT_PORTS[scheme]) != (scheme, host, port):
             _refuse(f"the host {_shown(text)} can be read in more than one way: write it in its usual form")
         return Destination(scheme=scheme, host=host, port=port, url=str(seen))
 
-    def judge(self, address: str, port: int) -> Judgement:
-        """Whether `address`, in its usual notation and without a zone, may be dialled at `port`."""
+    def judge(self, address: str, port: int, *, own: bool = False) -> Judgement:
+        """Whether `address`, in its usual notation and without a zone, may be dialled at `port`.
+
+        With `own` it is one of the addresses of the machine that dials: it may be public and is closed all the same,
+        unless `allow` holds it, since what listens there may trust whoever comes from the same machine.
+        """
         judged = parse_address(address)
         if judged is None:
             return Judgement(False, "not an IPv4 or IPv6 address")
@@ -230,7 +245,7 @@ class DestinationPolicy:
             return Judgement(True, "the policy's `allow` holds it")
         reason = special_purpose(core)
         if reason is None:
-            return Judgement(True, "a public address")
+            return Judgement(False, "an address of this machine") if own else Judgement(True, "a public address")
         return Judgement(False, reason if core is judged else f"carries an IPv4 address of {reason}")
 
     def _check_name(self, host: str) -> None:
@@ -279,8 +294,9 @@ def _split(url: str, schemes: tuple[str, ...]) -> tuple[str, str, int]:
         _refuse(f"the scheme {_shown(scheme)} is not allowed: use {' or '.join(schemes)}")
     if "@" in parts["authority"]:
         _refuse("it holds a user name or a password: put credentials into destination_headers")
-    if any(not char.isascii() and char.lower().isascii() for char in parts["authority"]):
-        _refuse_idna(parts["authority"])  # such as the Kelvin sign, which lower() makes a k of
+    if any(not char.isascii() and char.lower() != char for char in parts["authority"]):
+        # Readers differ in what they make of it: a final sigma, a sharp s, a Kelvin sign.
+        _refuse("its host has a capital letter that is not ASCII: write the host in lower case, or as xn--...")
     if "%" in parts["authority"]:
         _refuse("its host holds a percent sign: write the host plainly, an IPv6 address without a zone")
     authority = _AUTHORITY.fullmatch(parts["authority"])
@@ -305,6 +321,21 @@ def _read_host(text: str) -> str:
     if address is None or address.version == 4:
         _refuse(f"the host {_shown(text)} is not an IPv6 address: [brackets] are for these alone")
     return str(address)
+
+
+def _is_idna(host: str) -> bool:
+    """Whether `host`, in ASCII, is a name of IDNA 2008 in each of its labels and, for its directions, as a whole."""
+    labels = host.removesuffix(".").split(".")
+    try:  # httpx decodes a host that begins with such a label, and that label alone
+        shown = [URL(f"https://{label}/").host if label.startswith("xn--") else label for label in labels]
+    except (InvalidURL, UnicodeError):
+        return False
+    directions = [[bidirectional(char) for char in label] for label in shown]
+    if not any(_RIGHT_TO_LEFT.intersection(each) for each in directions):
+        return True
+    # Of labels from right to left IDNA has judged each; beside them the others too are bound (RFC 5893, section 2).
+    others = [each for each in directions if not _RIGHT_TO_LEFT.intersection(each)]
+    return all(each[0] == "L" and [one for one in each if one != "NSM"][-1] in ("L", "EN") for each in others)
 
 
 def _usual(host: str) -> str:

@@ -13,9 +13,12 @@ from typing import Any
 from ..._core.checks import check_choice
 from ..._core.claims import ClockReading, Settlement, Turn
 from ..._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
+from ...exceptions import InvalidInput
+from ...keyring import KeyRing
 from .._base import DeliveryQuery, EmitRequest, HookQuery
 from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
+from .encryption import reencrypt
 from .rows import stamp
 from .schema import migrate
 from .sweeping import sweep
@@ -37,6 +40,8 @@ class SQLiteStorage:
             and may lose the last commits then, though not when the process dies.
         journal_mode: ``"wal"``, or ``"delete"``, which is slower and spares the file a bug of older SQLite releases.
         busy_timeout: how long to wait for other writers, in seconds, before `StorageBusy`.
+        keys: encrypts the headers and signing secrets of hooks whenever they are written. Those that are plain already
+            stay so until then, or until `reencrypt`, and are read all the same. Without it they are stored as they are.
 
     Raises:
         StorageCorrupt: the file is not a database.
@@ -51,11 +56,15 @@ class SQLiteStorage:
         durability: Durability = "full",
         journal_mode: JournalMode = "wal",
         busy_timeout: float = 30.0,
+        keys: KeyRing | None = None,
     ) -> None:
         check_choice("durability", durability, ("full", "normal"))
         check_choice("journal_mode", journal_mode, ("wal", "delete"))
+        if keys is not None and not isinstance(keys, KeyRing):
+            raise InvalidInput("keys", f"a value of type {type(keys).__name__} is no KeyRing: use KeyRing(...) or None")
+        self._keys = keys
         self._database = Database(path, durability, journal_mode, busy_timeout)
-        self._turns = Turns(self._database)
+        self._turns = Turns(self._database, keys)
         self._lock = threading.Lock()
         self._wakes: tuple[Callable[[], None], ...] = ()
         try:
@@ -98,32 +107,32 @@ class SQLiteStorage:
     def add_hook(self, hook: Hook) -> Hook:
         """See `Storage.add_hook`."""
         with self._database.write() as cursor:
-            return hooks.add_hook(cursor, hook)
+            return hooks.add_hook(cursor, hook, self._keys)
 
     def get_hook(self, hook_id: int) -> Hook:
         """See `Storage.get_hook`."""
         with self._database.read() as cursor:
-            return hooks.get_hook(cursor, hook_id)
+            return hooks.get_hook(cursor, hook_id, self._keys)
 
     def list_hooks(self, query: HookQuery) -> list[Hook]:
         """See `Storage.list_hooks`."""
         with self._database.read() as cursor:
-            return hooks.list_hooks(cursor, query)
+            return hooks.list_hooks(cursor, query, self._keys)
 
     def update_hook(self, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
         """See `Storage.update_hook`."""
         with self._write_and_wake() as cursor:
-            return hooks.update_hook(cursor, hook_id, changes, now)
+            return hooks.update_hook(cursor, hook_id, changes, now, self._keys)
 
     def enable_hook(self, hook_id: int, now: datetime) -> Hook:
         """See `Storage.enable_hook`."""
         with self._write_and_wake() as cursor:
-            return hooks.enable_hook(cursor, hook_id, now)
+            return hooks.enable_hook(cursor, hook_id, now, self._keys)
 
     def disable_hook(self, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
         """See `Storage.disable_hook`."""
         with self._database.write() as cursor:
-            hook = hooks.disable_hook(cursor, hook_id, now, drop_reason)
+            hook = hooks.disable_hook(cursor, hook_id, now, drop_reason, self._keys)
         if drop_reason is not None:
             self._sweep(hook_id, now)
         return hook
@@ -140,6 +149,20 @@ class SQLiteStorage:
         while swept:
             with self._database.write() as cursor:
                 swept = sweep(cursor, stamp(now), stamp(now), hook_id)
+
+    def reencrypt(self) -> int:
+        """Encrypt with the current key what is plain or encrypted with an older one. Returns how many hooks that was.
+
+        It goes on in small transactions, beside emitters and dispatchers, and may be cut off at any point and called
+        again. Once it returns, and no process writes with an older key any more, older keys may go.
+
+        Raises:
+            InvalidInput: the storage was opened without keys.
+            SecretUnreadable: a hook does not decrypt. It was left as it is, and all others are done.
+        """
+        if self._keys is None:
+            raise InvalidInput("keys", "the storage was opened without: use SQLiteStorage(path, keys=KeyRing(...))")
+        return reencrypt(self._database, self._keys)
 
     # Triggers
 

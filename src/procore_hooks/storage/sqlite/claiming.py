@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,12 +14,18 @@ import attrs
 
 from ..._core.claims import Claim
 from ..._core.models import Hook
+from ...exceptions import SecretUnreadable
+from ...keyring import KeyRing
+from .encryption import set_aside
 from .ready import ready
 from .rows import EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
 
 __all__ = ["HookCache", "Picked", "load_claims", "pick"]
 
+_log = logging.getLogger("procore_hooks")
+
 _MOST_CACHED: Final = 10_000
+_LOG_EVERY: Final = 60.0  # seconds
 
 _WAKE: Final = "UPDATE procore_hooks_queues SET ready_at = 0 WHERE ready_at > 0 AND ready_at <= ?"
 _PICK_QUEUES: Final = """
@@ -69,10 +77,11 @@ class Picked:
     """Deliveries taken from one queue.
 
     Attributes:
+        hook: as it is now, and not later: once it is deleted it has no secrets any more.
         head: the queue's new head: nothing up to it is fresh any more.
     """
 
-    hook_id: int
+    hook: Hook
     delivery_ids: list[int]
     head: int
     epoch: int
@@ -86,7 +95,7 @@ class _Queue:
     After a clock stepped back, or where the last row above the head is no longer fresh, there may be nothing to take.
     """
 
-    hook_id: int
+    hook: Hook
     room: int
     epoch: int
     failures: int
@@ -97,33 +106,40 @@ class _Queue:
     new_head: int = attrs.field(default=attrs.Factory(lambda self: self.head, takes_self=True))
 
 
-def pick(cursor: sqlite3.Cursor, now: int, due: int, lease: timedelta, capacity: int) -> list[Picked]:
+def pick(cursor: sqlite3.Cursor, cache: HookCache, now: int, due: int, lease: timedelta, capacity: int) -> list[Picked]:
     """Claim up to `capacity` deliveries, from the queues that were served longest ago."""
     if capacity <= 0:
         return []
     # Pauses that are over come first, else a probe waits behind everybody's backlog.
     cursor.execute(_WAKE, (due,))
-    queues = _find_queues(cursor, due, capacity)
+    queues = _find_queues(cursor, cache, due, capacity)
     if not queues:
         return []
     _share_out(cursor, queues, capacity, due)
-    picked = [Picked(q.hook_id, q.taken, q.new_head, q.epoch, q.failures) for q in queues]
+    picked = [Picked(q.hook, q.taken, q.new_head, q.epoch, q.failures) for q in queues]
     _mark_claimed(cursor, picked, now, due, lease)
     return [one for one in picked if one.delivery_ids]
 
 
-def _find_queues(cursor: sqlite3.Cursor, due: int, capacity: int) -> list[_Queue]:
-    """The queues whose turn it is: as many as there is room for, those with nothing to take not counted."""
+def _find_queues(cursor: sqlite3.Cursor, cache: HookCache, due: int, capacity: int) -> list[_Queue]:
+    """The queues whose turn it is: as many as there is room for, those with nothing to take not counted.
+
+    Those of hooks whose secrets cannot be read wait, as they are, and do not count either.
+    """
     queues: list[_Queue] = []
     while True:
         wanted = capacity - sum(1 for queue in queues if not queue.is_short or queue.taken)
-        found = json.loads(cursor.execute(_PICK_QUEUES, (due, wanted, len(queues))).fetchone()[0])
-        queues += [_Queue(*row) for row in found]
-        if len(found) < wanted:
+        rows = json.loads(cursor.execute(_PICK_QUEUES, (due, wanted, len(queues))).fetchone()[0])
+        hooks = cache.load(cursor, [row[0] for row in rows])
+        found = [_Queue(hooks[row[0]], *row[1:]) for row in rows if row[0] in hooks]
+        queues += found
+        if len(found) < len(rows):
+            set_aside(cursor, [row[0] for row in rows if row[0] not in hooks], due)
+        if len(rows) < wanted:
             return queues
         # There may be more of them: nobody gets a second delivery before they had a first.
-        _take(cursor, [queue for queue in queues[-len(found) :] if not queue.is_short], 1, due)
-        if all(queue.taken for queue in queues[-len(found) :]):
+        _take(cursor, [queue for queue in found if not queue.is_short], 1, due)
+        if len(found) == len(rows) and all(queue.taken for queue in found):
             return queues
 
 
@@ -142,7 +158,7 @@ def _share_out(cursor: sqlite3.Cursor, queues: Sequence[_Queue], capacity: int, 
 
 
 def _take(cursor: sqlite3.Cursor, queues: Sequence[_Queue], share: int, due: int) -> None:
-    parameters = {"hooks": json.dumps([[q.hook_id, q.head] for q in queues]), "share": share, "due": due}
+    parameters = {"hooks": json.dumps([[q.hook.id, q.head] for q in queues]), "share": share, "due": due}
     rows = json.loads(cursor.execute(_PICK_DELIVERIES, parameters).fetchone()[0])
     for queue, (_, returned_ids, fresh_ids, greatest) in zip(queues, rows, strict=True):
         queue.share = share
@@ -177,18 +193,24 @@ def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, du
         cursor.execute(_CLAIM, {"until": until, "now": now, "ids": json.dumps(ids)})
     cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
     turn = cursor.execute("SELECT number FROM procore_hooks_turns").fetchone()[0]
-    rows = [[one.hook_id, len(one.delivery_ids), one.head] for one in picked]
+    rows = [[one.hook.id, len(one.delivery_ids), one.head] for one in picked]
     cursor.execute(_ENTER_FLIGHT, {"picked": json.dumps(rows), "turn": turn, "due": due})
 
 
 class HookCache:
-    """Hooks by what their rows hold: to decode one anew for each claim would be most of the work."""
+    """Hooks by what their rows hold: to decrypt and decode one anew for each claim would be most of the work."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: KeyRing | None) -> None:
+        self._keys = keys
         self._hooks: dict[int, tuple[list[Any], Hook]] = {}
+        self._unreadable: list[SecretUnreadable] = []
+        self._logged_at = float("-inf")
 
     def load(self, cursor: sqlite3.Cursor, hook_ids: Sequence[int]) -> dict[int, Hook]:
-        """The hooks as they are now."""
+        """The hooks as they are now, without those whose secrets the keys at hand do not decrypt.
+
+        Raises `SecretUnreadable` if there are no keys at all: not these hooks are at fault, but this process.
+        """
         if not hook_ids:
             return {}
         if len(self._hooks) > _MOST_CACHED:
@@ -197,23 +219,39 @@ class HookCache:
         for row in json.loads(cursor.execute(_LOAD_HOOKS, (json.dumps(hook_ids),)).fetchone()[0]):
             cached = self._hooks.get(row[0])
             if cached is None or cached[0] != row:
-                cached = self._hooks[row[0]] = (row, hook_from_row(row))
+                try:
+                    cached = self._hooks[row[0]] = (row, hook_from_row(row, self._keys))
+                except SecretUnreadable as error:
+                    if self._keys is None:
+                        raise
+                    self._unreadable.append(error)
+                    continue
             found[row[0]] = cached[1]
         return found
 
+    def log_trouble(self) -> None:
+        """Say, once a minute, what could not be read. After the transaction, since a log may be in this very file."""
+        unreadable, self._unreadable = self._unreadable, []
+        now = time.monotonic()
+        if unreadable and now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            _log.error(
+                "hooks that cannot be read, whose deliveries wait meanwhile: %d; the first: %s",
+                len(unreadable),
+                unreadable[0],
+            )
 
-def load_claims(
-    cursor: sqlite3.Cursor, picked: Sequence[Picked], hooks: dict[int, Hook], now: datetime, lease_until: datetime
-) -> list[Claim]:
+
+def load_claims(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: datetime, lease_until: datetime) -> list[Claim]:
     """The claims of what was picked, with their events."""
     if not picked:
         return []
-    queues = {one.hook_id: one for one in picked}
+    queues = {one.hook.id: one for one in picked}
     ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
     return [
         Claim(
             delivery_id=row[0],
-            hook=hooks[row[1]],
+            hook=queues[row[1]].hook,
             event=event_from_row(row[4:]),
             number=row[2],
             epoch=queues[row[1]].epoch,

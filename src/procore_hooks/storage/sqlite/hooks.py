@@ -12,9 +12,10 @@ import attrs
 from ..._core.matching import scope_key
 from ..._core.models import Hook, Trigger
 from ...exceptions import DuplicateTrigger, NotFound
+from ...keyring import KeyRing
 from .._base import HookQuery
 from .ready import READY
-from .rows import HOOK_COLUMNS, encode_headers, encode_secrets, hook_from_row, stamp, trigger_from_row
+from .rows import HOOK_COLUMNS, hook_from_row, secret_columns, stamp, trigger_from_row
 from .sweeping import drop_waiting
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 _FROM: Final = "procore_hooks_hooks h JOIN procore_hooks_queues q ON q.hook_id = h.id WHERE h.deleted_at IS NULL"
 # Above every id: whatever comes back to the queue of a deleted hook is dropped.
 _EVERYTHING: Final = (1 << 62) - 1
+_NO_SECRETS: Final = {"destination_headers": "{}", "signing_secrets": '[""]'}
 
 
 def _enabled(hook: Hook) -> int:
@@ -47,7 +49,6 @@ def _columns(hook: Hook) -> dict[str, object]:
     return {
         "namespace": hook.namespace,
         "destination_url": hook.destination_url,
-        "destination_headers": encode_headers(hook.destination_headers),
         "company_id": hook.company_id,
         "project_id": hook.project_id,
         "include_projects": int(hook.include_projects),
@@ -55,15 +56,15 @@ def _columns(hook: Hook) -> dict[str, object]:
         "when_disabled": hook.when_disabled,
         "payload_version": hook.payload_version,
         "max_in_flight": hook.max_in_flight,
-        "signing_secrets": encode_secrets(hook.signing_secret, hook.previous_secrets),
         "created_at": stamp(hook.created_at),
         "updated_at": stamp(hook.updated_at),
     }
 
 
-def add_hook(cursor: sqlite3.Cursor, hook: Hook) -> Hook:
+def add_hook(cursor: sqlite3.Cursor, hook: Hook, keys: KeyRing | None) -> Hook:
     """Store a hook and its queue."""
-    columns = _columns(hook)
+    # Secrets are encrypted for one row, whose id is known once it is there.
+    columns = _columns(hook) | _NO_SECRETS
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
     cursor.execute(f"INSERT INTO procore_hooks_hooks ({names}) VALUES ({marks})", tuple(columns.values()))
     stored = attrs.evolve(hook, id=int(cursor.lastrowid or 0))
@@ -71,15 +72,21 @@ def add_hook(cursor: sqlite3.Cursor, hook: Hook) -> Hook:
         "INSERT INTO procore_hooks_queues (hook_id, max_in_flight, enabled) VALUES (?, ?, ?)",
         (stored.id, stored.max_in_flight, _enabled(stored)),
     )
+    _set(cursor, stored.id, secret_columns(stored, keys))
     return stored
 
 
-def get_hook(cursor: sqlite3.Cursor, hook_id: int) -> Hook:
-    """The hook. Raises `NotFound`."""
+def _set(cursor: sqlite3.Cursor, hook_id: int, columns: Mapping[str, object]) -> None:
+    names = ", ".join(f"{name} = ?" for name in columns)
+    cursor.execute(f"UPDATE procore_hooks_hooks SET {names} WHERE id = ?", (*columns.values(), hook_id))
+
+
+def get_hook(cursor: sqlite3.Cursor, hook_id: int, keys: KeyRing | None) -> Hook:
+    """The hook. Raises `NotFound` and `SecretUnreadable`."""
     row = cursor.execute(f"SELECT {HOOK_COLUMNS} FROM {_FROM} AND h.id = ?", (hook_id,)).fetchone()
     if row is None:
         raise NotFound("hook", hook_id)
-    return hook_from_row(row)
+    return hook_from_row(row, keys)
 
 
 def require_hook(cursor: sqlite3.Cursor, hook_id: int) -> int:
@@ -90,8 +97,8 @@ def require_hook(cursor: sqlite3.Cursor, hook_id: int) -> int:
     return int(row[0])
 
 
-def list_hooks(cursor: sqlite3.Cursor, query: HookQuery) -> list[Hook]:
-    """The hooks that fit, by id."""
+def list_hooks(cursor: sqlite3.Cursor, query: HookQuery, keys: KeyRing | None) -> list[Hook]:
+    """The hooks that fit, by id. Raises `SecretUnreadable`."""
     wanted = {
         "namespace": query.namespace,
         "company_id": query.company_id,
@@ -104,13 +111,11 @@ def list_hooks(cursor: sqlite3.Cursor, query: HookQuery) -> list[Hook]:
         f"SELECT {HOOK_COLUMNS} FROM {_FROM} AND h.id > ?{conditions} ORDER BY h.id LIMIT ?",
         (query.after, *wanted.values(), query.limit),
     )
-    return [hook_from_row(row) for row in rows.fetchall()]
+    return [hook_from_row(row, keys) for row in rows.fetchall()]
 
 
-def _store(cursor: sqlite3.Cursor, hook: Hook) -> None:
-    columns = _columns(hook)
-    names = ", ".join(f"{name} = ?" for name in columns)
-    cursor.execute(f"UPDATE procore_hooks_hooks SET {names} WHERE id = ?", (*columns.values(), hook.id))
+def _store(cursor: sqlite3.Cursor, hook: Hook, keys: KeyRing | None) -> None:
+    _set(cursor, hook.id, _columns(hook) | secret_columns(hook, keys))
     cursor.execute(
         "UPDATE procore_hooks_queues SET max_in_flight = ?, enabled = ? WHERE hook_id = ?",
         (hook.max_in_flight, _enabled(hook), hook.id),
@@ -123,10 +128,12 @@ def _refresh_ready(cursor: sqlite3.Cursor, hook_id: int, now: int) -> None:
     )
 
 
-def update_hook(cursor: sqlite3.Cursor, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
+def update_hook(
+    cursor: sqlite3.Cursor, hook_id: int, changes: Mapping[str, Any], now: datetime, keys: KeyRing | None
+) -> Hook:
     """Set the named fields."""
-    hook = attrs.evolve(get_hook(cursor, hook_id), **changes, updated_at=now)
-    _store(cursor, hook)
+    hook = attrs.evolve(get_hook(cursor, hook_id, keys), **changes, updated_at=now)
+    _store(cursor, hook, keys)
     cursor.execute(
         "UPDATE procore_hooks_triggers SET scope = ?, company_id = ? WHERE hook_id = ?",
         (scope_key(hook.company_id, hook.project_id, hook.include_projects), hook.company_id, hook_id),
@@ -135,12 +142,12 @@ def update_hook(cursor: sqlite3.Cursor, hook_id: int, changes: Mapping[str, Any]
     return hook
 
 
-def enable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime) -> Hook:
+def enable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, keys: KeyRing | None) -> Hook:
     """Make it active, with a clean slate: retries of later are due at once too."""
     hook = attrs.evolve(
-        get_hook(cursor, hook_id), status="active", failing_since=None, paused_until=None, updated_at=now
+        get_hook(cursor, hook_id, keys), status="active", failing_since=None, paused_until=None, updated_at=now
     )
-    _store(cursor, hook)
+    _store(cursor, hook, keys)
     cursor.execute(
         """UPDATE procore_hooks_queues SET failures = 0, failing_since = NULL, paused_until = NULL, epoch = epoch + 1
         WHERE hook_id = ?""",
@@ -151,10 +158,12 @@ def enable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime) -> Hook:
     return hook
 
 
-def disable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
+def disable_hook(
+    cursor: sqlite3.Cursor, hook_id: int, now: datetime, drop_reason: str | None, keys: KeyRing | None
+) -> Hook:
     """Make it disabled; with a reason, mark what waits as dropped."""
-    hook = attrs.evolve(get_hook(cursor, hook_id), status="disabled", updated_at=now)
-    _store(cursor, hook)
+    hook = attrs.evolve(get_hook(cursor, hook_id, keys), status="disabled", updated_at=now)
+    _store(cursor, hook, keys)
     cursor.execute("UPDATE procore_hooks_queues SET epoch = epoch + 1, ready_at = NULL WHERE hook_id = ?", (hook_id,))
     if drop_reason is not None:
         drop_waiting(cursor, hook_id, drop_reason)
@@ -164,11 +173,7 @@ def disable_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, drop_reaso
 def delete_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, reason: str) -> None:
     """Delete it, its triggers and its secrets, and mark what waits as dropped. The row stays for the history."""
     require_hook(cursor, hook_id)
-    cursor.execute(
-        """UPDATE procore_hooks_hooks SET deleted_at = ?, status = 'disabled', destination_headers = '{}',
-        signing_secrets = '[""]' WHERE id = ?""",
-        (stamp(now), hook_id),
-    )
+    _set(cursor, hook_id, {"deleted_at": stamp(now), "status": "disabled", **_NO_SECRETS})
     cursor.execute("DELETE FROM procore_hooks_triggers WHERE hook_id = ?", (hook_id,))
     drop_waiting(cursor, hook_id, reason)
     cursor.execute(
@@ -180,7 +185,12 @@ def delete_hook(cursor: sqlite3.Cursor, hook_id: int, now: datetime, reason: str
 
 def add_trigger(cursor: sqlite3.Cursor, hook_id: int, resource: str, action: str) -> Trigger:
     """Store a trigger of the hook, with the hook's scope beside it."""
-    hook = get_hook(cursor, hook_id)
+    scope = cursor.execute(
+        f"SELECT h.company_id, h.project_id, h.include_projects FROM {_FROM} AND h.id = ?", (hook_id,)
+    ).fetchone()
+    if scope is None:
+        raise NotFound("hook", hook_id)
+    company_id, project_id, include_projects = scope
     if cursor.execute(
         "SELECT 1 FROM procore_hooks_triggers WHERE hook_id = ? AND resource = ? AND action = ?",
         (hook_id, resource, action),
@@ -188,13 +198,7 @@ def add_trigger(cursor: sqlite3.Cursor, hook_id: int, resource: str, action: str
         raise DuplicateTrigger(f"hook {hook_id} has the trigger ({resource!r}, {action!r}) already")
     cursor.execute(
         "INSERT INTO procore_hooks_triggers (hook_id, resource, action, scope, company_id) VALUES (?, ?, ?, ?, ?)",
-        (
-            hook_id,
-            resource,
-            action,
-            scope_key(hook.company_id, hook.project_id, hook.include_projects),
-            hook.company_id,
-        ),
+        (hook_id, resource, action, scope_key(company_id, project_id, bool(include_projects)), company_id),
     )
     return Trigger(id=int(cursor.lastrowid or 0), hook_id=hook_id, resource=resource, action=action)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from ..._core.frozen import FrozenDict, freeze
 from ..._core.models import Attempt, AttemptOutcome, Delivery, DeliveryStatus, Event, Hook, PreviousSecret, Trigger
 from ..._core.secret import Secret
+from ...keyring import KeyRing
+from .encryption import decrypted, encrypted
 
 __all__ = [
     "ATTEMPTS_PER_DELIVERY",
@@ -19,15 +21,13 @@ __all__ = [
     "STATES",
     "attempt_from_row",
     "attempt_row",
-    "decode_headers",
     "delivery_from_row",
-    "encode_headers",
-    "encode_secrets",
     "event_from_row",
     "event_row",
     "hook_from_row",
     "moment",
     "moment_or_none",
+    "secret_columns",
     "split_headers",
     "stamp",
     "stamp_or_none",
@@ -71,30 +71,28 @@ def moment_or_none(value: int | None) -> datetime | None:
     return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
-def encode_headers(headers: Mapping[str, Secret]) -> str:
-    """Headers with their secrets, as JSON."""
-    return json.dumps({name: value.reveal() for name, value in headers.items()}, separators=(",", ":"))
+def secret_columns(hook: Hook, keys: KeyRing | None) -> dict[str, str]:
+    """The columns of the hooks table that hold secrets: the headers, then the current signing secret and [secret,
+    expiry] of each that was rotated away. JSON, encrypted for the row of `hook.id` if there are keys.
+    """
+    headers = {name: value.reveal() for name, value in hook.destination_headers.items()}
+    older = [[one.secret.reveal(), stamp(one.expires_at)] for one in hook.previous_secrets]
+    columns = {"destination_headers": headers, "signing_secrets": [hook.signing_secret.reveal(), *older]}
+    return {
+        column: encrypted(keys, hook.id, column, json.dumps(value, separators=(",", ":")))
+        for column, value in columns.items()
+    }
 
 
-def decode_headers(text: str) -> FrozenDict[str, Secret]:
-    """What `encode_headers` made."""
-    return FrozenDict({name: Secret(value) for name, value in json.loads(text).items()})
-
-
-def encode_secrets(current: Secret, previous: Sequence[PreviousSecret]) -> str:
-    """The signing secrets as JSON: the current one, then [secret, expiry] of each rotated one."""
-    older = [[one.secret.reveal(), stamp(one.expires_at)] for one in previous]
-    return json.dumps([current.reveal(), *older], separators=(",", ":"))
-
-
-def hook_from_row(row: Sequence[Any]) -> Hook:
-    """A hook of HOOK_COLUMNS."""
-    current, *older = json.loads(row[11])
+def hook_from_row(row: Sequence[Any], keys: KeyRing | None) -> Hook:
+    """A hook of HOOK_COLUMNS. Raises `SecretUnreadable`."""
+    headers = json.loads(decrypted(keys, row[0], "destination_headers", row[3]))
+    current, *older = json.loads(decrypted(keys, row[0], "signing_secrets", row[11]))
     return Hook(
         id=row[0],
         namespace=row[1],
         destination_url=row[2],
-        destination_headers=decode_headers(row[3]),
+        destination_headers=FrozenDict({name: Secret(value) for name, value in headers.items()}),
         company_id=row[4],
         project_id=row[5],
         include_projects=bool(row[6]),

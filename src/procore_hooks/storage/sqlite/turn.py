@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from ..._core.claims import ClockReading, Settlement, Turn
+from ...keyring import KeyRing
 from .claiming import HookCache, load_claims, pick
 from .clocks import follow_clock, has_moved
 from .connection import Database
@@ -32,10 +33,10 @@ SELECT (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NUL
 class Turns:
     """The turns of one database, with what is worth remembering between them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: KeyRing | None) -> None:
         self._database = database
         self._request_ids: dict[tuple[str, str], int] = {}
-        self._hooks = HookCache()
+        self._hooks = HookCache(keys)
 
     def turn(
         self,
@@ -63,12 +64,11 @@ class Turns:
             settled, late = settling.settle(cursor, settlements, at, due)
             swept = sweep(cursor, at, due)
             expired, dropped = settling.return_expired(cursor, at, due)
-            picked = pick(cursor, at, due, lease, capacity)
-            # Here and not later: a hook that is deleted in between has no secrets any more.
-            hooks = self._hooks.load(cursor, [one.hook_id for one in picked])
+            picked = pick(cursor, self._hooks, at, due, lease, capacity)
         self._remember(settling.stored)
+        self._hooks.log_trouble()
         with self._database.read() as cursor:
-            claims = load_claims(cursor, picked, hooks, now, now + lease)
+            claims = load_claims(cursor, picked, now, now + lease)
             next_due_at = _earliest(*cursor.execute(_NEXT_DUE).fetchone())
         return Turn(
             settled=tuple(settled),
