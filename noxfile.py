@@ -56,7 +56,8 @@ def long(session: nox.Session) -> None:
     """The long form of what `docs/what-can-happen.md` promises: faults, crashes, a simulation, a soak; over an hour."""
     session.install("--editable", ".", *group("test"))
     environment = {"PROCORE_HOOKS_FULL": "1", "PROCORE_HOOKS_STEPS": "100000000"}
-    tests = ["crash", "faults", "powerloss", "state_machines", "simulation", "sqlite/test_processes.py"]
+    tests = ["crash", "faults", "powerloss", "state_machines", "simulation", "destinations"]
+    tests += ["transport/test_rebinding.py", "sqlite/test_processes.py"]
     no_hang = ["-o", "faulthandler_timeout=3600"]  # the longest test has 80,000 deliveries to make
     session.run("pytest", "-s", *no_hang, *(f"tests/{name}" for name in tests), env=environment)
     session.run("python", "-m", "tests.soak.soak", "--minutes", "10")

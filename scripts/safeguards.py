@@ -238,6 +238,11 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         "tests/contract/test_memory.py::TestMemoryStorage::test_threads_that_emit_and_turn",
     ),
     (
+        "own: no connection to an address of this machine",
+        [("_dialling.py", "return if_own if self._is_own(address) else judgement", "return judgement")],
+        "tests/transport/test_own_addresses.py::test_own_address_is_refused",
+    ),
+    (
         "judged: no connection to an address that was not judged",
         [("_dialling.py", "if not judgement.allowed:", "if False:")],
         "tests/transport/test_dialling.py::test_name_that_flips_is_judged_at_each_dial",
