@@ -1,7 +1,8 @@
-"""What tests of several folders begin with: a hook that hears everything, and a wait that has a bound."""
+"""What tests of several folders begin with: a hook that hears everything, a wait that has a bound, the long forms."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,15 @@ from typing import Any
 from procore_hooks import Hook, HookRegistry
 
 URL = "https://hooks.example/procore"
+# The long forms of tests that have one.
+FULL = os.environ.get("PROCORE_HOOKS_FULL") == "1"
+
+
+def untraced_environment() -> dict[str, str]:
+    """The environment for a process without coverage's tracer, which can cost more than the work and brings modules of
+    its own; a process that is killed would leave half a data file.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 
 
 def wait_until(condition: Callable[[], object], *, bound: float) -> None:

@@ -67,16 +67,14 @@ class ClockFollower:
             # A clock of the app's own is what it says: a test that turns it wants the time to pass.
             return self._clock.now(), timedelta(0)
         now, reading = self._clock.read()
-        by = timedelta(0) if self.reading is None or reading is None else reading.set_since(self.reading)
+        by = timedelta(0) if reading is None else reading.set_since(self.reading)
         if by or self.reading is None:
             self.reading = reading
         return now, by
 
     def set_since(self, earlier: ClockReading | None) -> timedelta:
         """By how much the clock was found to be set since an earlier `reading`."""
-        if self.reading is None or earlier is None:
-            return timedelta(0)
-        return self.reading.set_since(earlier)
+        return timedelta(0) if self.reading is None else self.reading.set_since(earlier)
 
 
 def _name_of_the_steady_clock() -> str | None:

@@ -32,11 +32,9 @@ class Drain:
         now, _ = follower.read()
         return cls(now, follower.reading, before)
 
-    def horizon_by(self, reading: ClockReading | None) -> datetime:
-        """The moment at which it was asked for, in the terms of another reading of the clock."""
-        if reading is None or self.reading is None:
-            return self.asked_at
-        return self.asked_at + reading.set_since(self.reading)
+    def horizon_by(self, clock: ClockFollower) -> datetime:
+        """The moment at which it was asked for, by the wall clock as it is set now."""
+        return self.asked_at + clock.set_since(self.reading)
 
     def answer(self, report: DrainReport) -> None:
         """Tell whoever waits, if somebody still does."""

@@ -292,7 +292,7 @@ class Engine:
 
     def _answer_drains(self, asked: Sequence[Drain], turn: Turn) -> None:
         for drain in asked:
-            if self._is_drained(turn, drain.horizon_by(self._clock.reading)):
+            if self._is_drained(turn, drain.horizon_by(self._clock)):
                 drain.answer(self._report)
 
     def _end_drains(self) -> None:

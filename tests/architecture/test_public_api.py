@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 import procore_hooks
+
+from ..scene import untraced_environment
 
 # Pinned: a name that comes or goes is a decision, and a line in the changelog.
 NAMES = [
@@ -75,10 +76,13 @@ NAMES = [
 
 
 def in_fresh_interpreter(code: str) -> list[str]:
-    # Without coverage, which would bring modules of its own into the interpreter.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=untraced_environment(),
     )
     return run.stdout.split()
 

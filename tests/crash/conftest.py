@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from procore_hooks.testing import WebhookReceiver
 
 from ..faults.evidence import Evidence, drain_dry, open_registry
+from ..scene import untraced_environment
 from .fork_server import TIMEOUTS, Life
 
 ROOT = Path(__file__).parents[2]
@@ -29,12 +29,10 @@ class ForkServer:
     """The process that forks."""
 
     def __init__(self) -> None:
-        # Without coverage's tracer: who is killed leaves no data, and the tracer costs more than the work.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.fork_server"],
             cwd=ROOT,
-            env=environment,
+            env=untraced_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

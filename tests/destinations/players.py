@@ -10,21 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["FULL", "play"]
+from ..scene import untraced_environment
+
+__all__ = ["play"]
 
 ROOT = Path(__file__).parents[2]
-FULL = os.environ.get("PROCORE_HOOKS_FULL") == "1"
 
 
 def play(module: str, count: int) -> tuple[list[str], list[str]]:
     """What the processes print, and of those what ended with an error; `count` is shared out among them."""
     players = os.cpu_count() or 1
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", f"tests.destinations.{module}", "--seed", str(seed), "--count", str(share)],
             cwd=ROOT,
-            env=environment,
+            env=untraced_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

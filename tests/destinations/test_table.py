@@ -10,8 +10,9 @@ import pytest
 
 from procore_hooks import DestinationPolicy, Judgement
 
+from ..scene import FULL
 from . import table
-from .players import FULL, play
+from .players import play
 
 
 def test_addresses_are_judged_as_by_the_second_table() -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from procore_hooks import InvalidDestination
 
+from ..scene import FULL
 from . import whatwg
-from .players import FULL, play
+from .players import play
 from .urls import BOTH, READERS, disagreement
 
 COUNT = 100_000 if FULL else 20_000

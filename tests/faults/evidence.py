@@ -26,10 +26,10 @@ from procore_hooks._core.payloads import render
 from procore_hooks.testing.script import ReceivedRequest
 
 from .. import scene
+from ..scene import FULL as FULL
 from ..simulation.law import Emitted, Hit, Law
 
 BOUND = 60.0  # seconds after which a test that waits for something has failed
-FULL = os.environ.get("PROCORE_HOOKS_FULL") == "1"
 RESOURCES = ("RFIs", "Submittals", "RFIs", "nobody's")
 
 
@@ -93,10 +93,10 @@ class Evidence:
         """The notebook's file."""
         return self.folder / "notes"
 
-    def add_hooks(self, registry: HookRegistry, url: str) -> None:
+    def add_hooks(self, registry: HookRegistry, url: str, **keywords: Any) -> None:
         """Three hooks, two of them in order, that want some of `RESOURCES`; the receiver sees by the path which."""
         for name, wanted, most in (("a", {"RFIs"}, 1), ("b", {"RFIs", "Submittals"}, 1), ("c", {"RFIs"}, 3)):
-            self.add_hook(registry, f"{url}{name}", wanted, max_in_flight=most)
+            self.add_hook(registry, f"{url}{name}", wanted, max_in_flight=most, **keywords)
 
     def add_hook(self, registry: HookRegistry, url: str, wanted: Iterable[str], **keywords: Any) -> Hook:
         """A hook with triggers for these resources."""

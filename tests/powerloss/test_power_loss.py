@@ -26,13 +26,14 @@ import pytest
 from procore_hooks import Delivery, Dispatcher, HookRegistry, SQLiteStorage
 from procore_hooks.testing import ManualClock, ScriptedEndpoint
 
+from ..scene import FULL, untraced_environment
 from ..simulation.law import Emitted, Hit, Law
 from .disk import SECTOR, Disk, Link, Operation, Sync, Truncate, Unlink, Write
 from .recorder import Acknowledged, Begun, Finished, Opened
 from .vfs import obstacle
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 1000 if os.environ.get("PROCORE_HOOKS_FULL") == "1" else 60
+SEEDS = 1000 if FULL else 60
 SEEDS_PER_TEST = 60
 SEEDS_PER_RECORD = 30
 LOSSES_PER_SEED = 4
@@ -111,11 +112,10 @@ def record(folder: Path, seed: int, durability: str, journal_mode: str) -> Recor
     place = folder / str(seed)
     place.mkdir()
     options = ["--seed", str(seed), "--durability", durability, "--journal-mode", journal_mode]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.powerloss.recorder", str(place), *options],
         cwd=ROOT,
-        env=environment,
+        env=untraced_environment(),
         capture_output=True,
         text=True,
         check=False,

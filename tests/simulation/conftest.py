@@ -10,6 +10,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from ..scene import untraced_environment
+
 ROOT = Path(__file__).parents[2]
 # A long run on request: PROCORE_HOOKS_STEPS=1000000000 for a night.
 STEPS = int(os.environ.get("PROCORE_HOOKS_STEPS", "10_000_000"))
@@ -48,7 +50,7 @@ def _start(first: int, count: int, steps: int, storage: str) -> subprocess.Popen
     return subprocess.Popen(
         [sys.executable, "-m", "tests.simulation.simulator", *arguments.split()],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
+        env=untraced_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -159,11 +159,11 @@ class World:
         return START + self.offset + timedelta(seconds=self.elapsed)
 
     def _reading(self) -> ClockReading:
-        return ClockReading("steady", timedelta(days=22_000) + self.offset)
+        return ClockReading("steady", self.offset)
 
     def _look(self, dispatcher: Dispatcher) -> datetime:
         """A dispatcher reads the clock, as the engine does it."""
-        if self.offset != dispatcher.reading.offset - timedelta(days=22_000):
+        if self.offset != dispatcher.reading.offset:
             reading = self._reading()
             by = reading.set_since(dispatcher.reading)
             dispatcher.reading = reading

@@ -32,6 +32,7 @@ from procore_hooks.testing import WebhookReceiver
 
 from ..faults.evidence import Evidence, duplicates
 from ..faults.proxy import Fault, Proxy
+from ..scene import untraced_environment
 from .app import RETRY, TIMEOUTS, SetClock
 
 ROOT = Path(__file__).parents[2]
@@ -68,10 +69,9 @@ class _App:
 
     @classmethod
     def start(cls, folder: Path, life: int, rate: float) -> _App:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         command = [sys.executable, "-W", "ignore", "-m", "tests.soak.app", str(folder), str(life), str(rate)]
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=untraced_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         app = cls(process)
         app._listener.start()
@@ -120,10 +120,7 @@ class Soak:
         with WebhookReceiver() as receiver, Proxy(int(receiver.url.rstrip("/").rpartition(":")[2])) as proxy:
             self._receiver, self._proxy = receiver, proxy
             with self._registry() as registry:
-                for name, wanted, most in (("a", {"RFIs"}, 1), ("b", {"RFIs", "Submittals"}, 1), ("c", {"RFIs"}, 3)):
-                    self._evidence.add_hook(
-                        registry, f"{proxy.url}{name}", wanted, max_in_flight=most, payload_version="soak"
-                    )
+                self._evidence.add_hooks(registry, proxy.url, payload_version="soak")
             app = self._start(self._rate)
             self._other = self._start(self._rate / 4)
             self._go_on_until(time.monotonic() + self._seconds)

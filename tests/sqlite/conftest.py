@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from procore_hooks import SQLiteStorage
+from procore_hooks import KeyRing, SQLiteStorage
 
 Steps = Callable[[Callable[[], object]], int]
 
@@ -27,6 +27,20 @@ def storage(path: Path) -> Iterator[SQLiteStorage]:
     storage = SQLiteStorage(path, durability="normal")
     yield storage
     storage.close()
+
+
+@pytest.fixture
+def open_with(path: Path) -> Iterator[Callable[..., SQLiteStorage]]:
+    """Opens the file with a key ring or without, as often as it is called; closes all in the end."""
+    opened: list[SQLiteStorage] = []
+
+    def open_file(keys: KeyRing | None, **options: Any) -> SQLiteStorage:
+        opened.append(SQLiteStorage(path, durability="normal", keys=keys, **options))
+        return opened[-1]
+
+    yield open_file
+    for storage in opened:
+        storage.close()
 
 
 def own_connection(storage: SQLiteStorage) -> sqlite3.Connection:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +72,3 @@ def key_ids(rows: Rows) -> list[tuple[str, str]]:
 
     found = rows("SELECT destination_headers, signing_secrets FROM procore_hooks_hooks ORDER BY id")
     return [(key_id(headers), key_id(secrets)) for headers, secrets in found]
-
-
-@contextlib.contextmanager
-def opener(path: Path) -> Iterator[Open]:
-    """Opens the file with a key ring or without, as often as it is called; closes all in the end."""
-    opened: list[SQLiteStorage] = []
-
-    def open_file(keys: KeyRing | None, **options: Any) -> SQLiteStorage:
-        opened.append(SQLiteStorage(path, durability="normal", keys=keys, **options))
-        return opened[-1]
-
-    try:
-        yield open_file
-    finally:
-        for storage in opened:
-            storage.close()

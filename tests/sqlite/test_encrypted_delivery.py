@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,15 +27,8 @@ from .key_rings import (
     OLD,
     Open,
     Rows,
-    opener,
     shows_no_secret,
 )
-
-
-@pytest.fixture
-def open_with(path: Path) -> Iterator[Open]:
-    with opener(path) as open_file:
-        yield open_file
 
 
 def test_a_hook_is_decrypted_once(open_with: Open, monkeypatch: pytest.MonkeyPatch) -> None:

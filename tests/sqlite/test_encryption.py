@@ -39,16 +39,9 @@ from .key_rings import (
     bytes_of,
     columns_of,
     key_ids,
-    opener,
     secretive,
     shows_no_secret,
 )
-
-
-@pytest.fixture
-def open_with(path: Path) -> Iterator[Open]:
-    with opener(path) as open_file:
-        yield open_file
 
 
 class TestEncryptedSQLiteStorage(StorageContract):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -16,9 +15,11 @@ import pytest
 from procore_hooks import SQLiteStorage
 from procore_hooks.testing import _contract_values as make
 
+from ..scene import FULL
+
 Rows = Callable[..., list[Any]]
 
-WAL_FILES, OTHER_FILES = (100, 100) if os.environ.get("PROCORE_HOOKS_FULL") == "1" else (20, 5)
+WAL_FILES, OTHER_FILES = (100, 100) if FULL else (20, 5)
 
 STARTS = """
 import itertools, json, logging, sys

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,8 @@ from .key_rings import (
     Rows,
     bytes_of,
     key_ids,
-    opener,
     secretive,
 )
-
-
-@pytest.fixture
-def open_with(path: Path) -> Iterator[Open]:
-    with opener(path) as open_file:
-        yield open_file
 
 
 def test_rotation(open_with: Open, rows: Rows, outside: sqlite3.Connection) -> None:

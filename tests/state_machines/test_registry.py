@@ -6,7 +6,6 @@ PROCORE_HOOKS_FULL=1 searches for long, and makes what it finds short, for which
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -16,9 +15,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from procore_hooks import EventInput
 
+from ..scene import FULL
 from .machine import RegistryMachine
 
-FULL = os.environ.get("PROCORE_HOOKS_FULL") == "1"
 PARTS = range(20 if FULL else 1)
 EXAMPLES, STEPS = (75, 60) if FULL else (60, 40)
 

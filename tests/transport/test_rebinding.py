@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
 import socket
 import time
@@ -23,9 +22,10 @@ from procore_hooks._dialling import NameNotFound, NameTimeout
 from procore_hooks._transport import GuardedTransport
 from procore_hooks.exceptions import InvalidDestination
 
+from ..scene import FULL
 from .conftest import answers_ok, post, receiver, send, transport_for
 
-TRIES = 10_000 if os.environ.get("PROCORE_HOOKS_FULL") == "1" else 1_000
+TRIES = 10_000 if FULL else 1_000
 AT_ONCE = 20
 GOOD = "127.0.0.1"
 # Where the forbidden receiver listens, and more that no policy without an `allow` for it opens.

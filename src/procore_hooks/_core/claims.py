@@ -39,12 +39,14 @@ class ClockReading:
     steady: str
     offset: timedelta
 
-    def set_since(self, earlier: ClockReading) -> timedelta:
+    def set_since(self, earlier: ClockReading | None) -> timedelta:
         """By how much the wall clock was set since an earlier reading; 0 for a change within `CLOCK_TOLERANCE`, or
-        where the steady clock is another one.
+        where there is none of the same steady clock to compare with.
         """
+        if earlier is None or earlier.steady != self.steady:
+            return timedelta(0)
         by = self.offset - earlier.offset
-        return by if self.steady == earlier.steady and abs(by) > CLOCK_TOLERANCE else timedelta(0)
+        return by if abs(by) > CLOCK_TOLERANCE else timedelta(0)
 
 
 @attrs.frozen(kw_only=True)

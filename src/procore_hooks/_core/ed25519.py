@@ -27,6 +27,7 @@ __all__ = [
     "VERSION",
     "PrivateKey",
     "PublicKey",
+    "decoded",
     "public_key_of",
     "secret_from_seed",
 ]
@@ -88,7 +89,7 @@ class PublicKey:
         encoded = text.removeprefix(PUBLIC_PREFIX)
         if not _TEXT_OF_32.fullmatch(encoded):
             _refuse(f"it is not base64 of 32 bytes with {PUBLIC_PREFIX!r} before it: use all of the public key")
-        raw = _decoded(encoded)
+        raw = decoded(encoded)
         if not _is_sound(raw):
             _refuse("its 32 bytes are no public key of ed25519: use it as it was given")
         self._key = _public(raw)
@@ -106,7 +107,7 @@ class PublicKey:
         version, _, encoded = signature.partition(",")
         if version != VERSION or not _TEXT_OF_64.fullmatch(encoded):
             return False
-        raw = _decoded(encoded)
+        raw = decoded(encoded)
         # One text for each signature, as with v1: neither the padding nor the bits that base64 leaves over vary.
         if _base64(raw) != encoded:
             return False
@@ -139,7 +140,7 @@ def _raw_private(text: str) -> bytes:
             f"it is not base64 of 64 bytes (seed and public key), or of 32 (the seed), with {PRIVATE_PREFIX!r} before "
             "it: use all of the private key"
         )
-    return _decoded(encoded)
+    return decoded(encoded)
 
 
 def _is_sound(key: bytes) -> bool:
@@ -200,6 +201,7 @@ def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode("ascii")
 
 
-def _decoded(encoded: str) -> bytes:
-    """The bytes of base64 of a whole length, padded or not."""
-    return base64.b64decode(encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4), validate=True)
+def decoded(encoded: str) -> bytes:
+    """The bytes of base64, padded or not. Raises `binascii.Error` for text that was cut short."""
+    bare = encoded.rstrip("=")
+    return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
 from ..exceptions import InvalidInput, VerificationError
-from .ed25519 import PRIVATE_PREFIX, PUBLIC_PREFIX, VERSION, PrivateKey, PublicKey
+from .ed25519 import PRIVATE_PREFIX, PUBLIC_PREFIX, VERSION, PrivateKey, PublicKey, decoded
 from .secret import Secret, reveal
 
 __all__ = ["SECRET_PREFIX", "Signer", "check_secret", "secret_from_bytes", "verify_at"]
@@ -213,7 +213,7 @@ def _key(secret: str | Secret) -> bytes:
     if not _BASE64.fullmatch(encoded):
         _refuse_secret("it is not base64 (A-Z, a-z, 0-9, '+', '/'), with or without 'whsec_' before it: use such text")
     try:
-        key = base64.b64decode(encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4), validate=True)
+        key = decoded(encoded)
     except binascii.Error:
         _refuse_secret("it is base64 that was cut short: pass all of it")
     if not _MIN_KEY <= len(key) <= _MAX_KEY:

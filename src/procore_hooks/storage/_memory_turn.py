@@ -54,7 +54,7 @@ class Dispatch:
 
     def follow_clock(self, reading: ClockReading) -> None:
         """Move all that is still to come, if the wall clock was set since the last turn."""
-        by = timedelta(0) if self._reading is None else reading.set_since(self._reading)
+        by = reading.set_since(self._reading)
         if by or self._reading is None or self._reading.steady != reading.steady:
             self._reading = reading
         if not by:

@@ -27,14 +27,13 @@ _MOVE: Final = (
 
 def has_moved(cursor: sqlite3.Cursor, reading: ClockReading) -> bool:
     """Whether the wall clock was set since the last turn that wrote."""
-    known = _known(cursor)
-    return known is not None and bool(reading.set_since(known))
+    return bool(reading.set_since(_known(cursor)))
 
 
 def follow_clock(cursor: sqlite3.Cursor, reading: ClockReading) -> None:
     """Move all that is still to come, if the wall clock was set since the last turn that wrote."""
     known = _known(cursor)
-    by = timedelta(0) if known is None else reading.set_since(known)
+    by = reading.set_since(known)
     for statement in _MOVE if by else ():
         cursor.execute(statement, {"by": by // _MICROSECOND})
     if by or known is None or known.steady != reading.steady:
