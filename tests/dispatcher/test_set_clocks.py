@@ -148,10 +148,10 @@ def test_results_that_wait_for_the_storage_move_along(
         held.wait_for(1)
         failing.error = StorageBusy("hooks.db stayed locked")
         held.answer(0, 500)
-        wait_until(lambda: len(failing.failed) >= 2)
+        wait_until(lambda: failing.refused)
         clock.set_by(by)
-        seen = len(failing.failed)
-        wait_until(lambda: len(failing.failed) >= seen + 2)
+        seen = failing.refused
+        wait_until(lambda: failing.refused >= seen + 2)
         failing.error = None
         dispatcher.drain(BOUND)
     assert settable.hooks.get(hook.id).paused_until == clock.now() + HOUR
