@@ -4,6 +4,9 @@ An `asyncio.Protocol` and not a pair of streams: a small exchange then costs one
 Reading goes on while the request is being sent, so that an early answer (413 during an upload) is seen. All errors
 come out as httpx's, in words of our own: h11's hold pieces of headers.
 
+h11 gets what came piece by piece, and what it makes of one piece is looked at before the next: a body in chunks of one
+byte, or a thousand interim answers, would otherwise keep the loop from everybody else for half a second.
+
 A connection that failed, was cancelled or was left early is aborted and never used again.
 """
 
@@ -22,12 +25,18 @@ import httpx
 
 __all__ = ["AnswerBody", "Connection", "describe_os_error"]
 
+# Of the answer's head and all interim answers before it, together.
 MAX_HEAD = 64 * 1024
 MAX_INTERIM_ANSWERS = 16
+# Of chunk sizes, chunk extensions and trailers.
+MAX_FRAMING = 16 * 1024
 # How much of an answer is held in memory before the receiver is made to wait.
-MAX_UNREAD = 256 * 1024
-# Above it, head and body are handed over one after the other and not copied together.
+MAX_UNREAD = 64 * 1024
+_PIECE = 8 * 1024
+# Up to here, head and body are sent together.
 _SMALL = 64 * 1024
+_HEAD_TOO_LONG = f"the answer's head is longer than {MAX_HEAD // 1024} KiB"
+_WRONG_LENGTH = "its body is not as long as its content-length says"
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"timeout\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 
 
@@ -50,10 +59,14 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._head: h11.Response | None = None
         self._interim_answers = 0
+        self._came = bytearray()  # and h11 has not seen it yet
+        self._seen = 0  # how much of this answer h11 has, less the body that was taken
+        self._most_framing = 0
         self._unread = 0
         self._write_paused = False
         self._busy = True
         self._ended = False
+        self._saw_end = False
         self._lost: Exception | None = None
 
     # What asyncio calls
@@ -65,7 +78,7 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self.abort()  # bytes that answer nothing: whatever follows on this connection is not to be trusted
             return
-        self._http.receive_data(data)
+        self._came += data
         self._unread += len(data)
         if self._unread > MAX_UNREAD and self._transport is not None:
             self._transport.pause_reading()
@@ -73,7 +86,6 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         self._ended = True
-        self._http.receive_data(b"")
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,7 +111,7 @@ class Connection(asyncio.Protocol):
             with socket.fromfd(sock.fileno(), sock.family, sock.type) as twin:
                 twin.setblocking(False)
                 while self._unread <= MAX_UNREAD and (data := twin.recv(MAX_HEAD)):
-                    self._http.receive_data(data)
+                    self._came += data
                     self._unread += len(data)
         except OSError:
             pass
@@ -152,35 +164,47 @@ class Connection(asyncio.Protocol):
             self._write(head)
             await self._send_stream(request.stream)
             return
-        body = self._framed(content)
-        if len(body) <= _SMALL:
-            self._write(head + body)
+        if len(content) <= _SMALL:
+            self._write(head + self._framed(content))
         else:
             self._write(head)
-            self._write(body)
+            await self._send_large(memoryview(content))
 
     def _framed(self, content: bytes) -> bytes:
         try:
             body = self._http.send(h11.Data(data=content)) if content else b""
             return body + self._http.send(h11.EndOfMessage())
         except h11.LocalProtocolError:
-            raise _unsendable("its body is not as long as its content-length says") from None
+            raise _unsendable(_WRONG_LENGTH) from None
+
+    async def _send_large(self, content: memoryview) -> None:
+        """Send the body piece by piece: the socket's buffer would otherwise be one more copy of it."""
+        try:
+            for start in range(0, len(content), _SMALL):
+                if not await self._send_piece(content[start : start + _SMALL]):
+                    return
+            self._write(self._http.send(h11.EndOfMessage()))
+        except h11.LocalProtocolError:
+            raise _unsendable(_WRONG_LENGTH) from None
 
     async def _send_stream(self, stream: Any) -> None:
-        """Send the body chunk by chunk, until its end, an answer or the loss of the connection."""
         if not isinstance(stream, httpx.AsyncByteStream):
             raise _unsendable("its body is not an asynchronous stream")
         try:
             async for chunk in stream:
-                if chunk:
-                    self._write(self._http.send(h11.Data(data=chunk)))
-                while self._write_paused and self._lost is None and self._poll_head() is None:
-                    await self._wait()
-                if self._lost is not None or self._poll_head() is not None:
+                if not await self._send_piece(chunk):
                     return
             self._write(self._http.send(h11.EndOfMessage()))
         except h11.LocalProtocolError:
-            raise _unsendable("its body is not as long as its content-length says") from None
+            raise _unsendable(_WRONG_LENGTH) from None
+
+    async def _send_piece(self, piece: bytes | memoryview) -> bool:
+        """Send some of the body. False if no more is wanted: an answer has come, or the connection is lost."""
+        if piece:
+            self._write(self._http.send(h11.Data(data=piece)))  # type: ignore[arg-type] # it copies a view once
+        while self._write_paused and self._lost is None and self._poll_head() is None:
+            await self._wait()
+        return self._lost is None and self._poll_head() is None
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and self._lost is None and not self._transport.is_closing():
@@ -194,6 +218,7 @@ class Connection(asyncio.Protocol):
                 return None
             if isinstance(event, h11.Response):
                 self._head = event
+                self._most_framing = self._seen + MAX_FRAMING
             elif isinstance(event, h11.InformationalResponse):
                 self._interim_answers += 1
                 if self._interim_answers > MAX_INTERIM_ANSWERS:
@@ -207,6 +232,7 @@ class Connection(asyncio.Protocol):
         while True:
             event = self._next_event()
             if isinstance(event, h11.Data):
+                self._seen -= len(event.data)
                 return bytes(event.data)
             if isinstance(event, h11.EndOfMessage):
                 return None
@@ -216,16 +242,41 @@ class Connection(asyncio.Protocol):
 
     def _next_event(self) -> object:
         try:
-            return self._http.next_event()
+            while (event := self._http.next_event()) is h11.NEED_DATA and self._show_more():
+                pass
+            return event
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(self._protocol_problem(error.error_status_hint)) from None
 
+    def _show_more(self) -> bool:
+        """Show h11 the next piece of what came, or its end. False if there is nothing new."""
+        if self._came:
+            self._check_size()
+            piece = bytes(self._came[:_PIECE])
+            del self._came[:_PIECE]
+            self._seen += len(piece)
+            self._http.receive_data(piece)
+            return True
+        if self._ended and not self._saw_end:
+            self._saw_end = True
+            self._http.receive_data(b"")
+            return True
+        return False
+
+    def _check_size(self) -> None:
+        if self._head is None and self._seen >= MAX_HEAD:
+            raise httpx.RemoteProtocolError(_HEAD_TOO_LONG)
+        if self._head is not None and self._seen > self._most_framing:
+            raise httpx.RemoteProtocolError(
+                f"the answer's body came with more than {MAX_FRAMING // 1024} KiB of chunk sizes and trailers"
+            )
+
     def _protocol_problem(self, status_hint: int) -> str:
         if status_hint == 431:
-            return f"the answer's head is longer than {MAX_HEAD // 1024} KiB"
+            return _HEAD_TOO_LONG if self._head is None else "the answer's body is framed wrongly"
         if self._head is not None:
-            return "the answer's body was cut short" if self._ended else "the answer's body is framed wrongly"
-        if not self._ended:
+            return "the answer's body was cut short" if self._saw_end else "the answer's body is framed wrongly"
+        if not self._saw_end:
             return "the answer is not HTTP/1.1"
         begun = self._http.trailing_data[0]
         if not begun:
@@ -250,13 +301,15 @@ class Connection(asyncio.Protocol):
         transport, http = self._transport, self._http
         if transport is None or transport.is_closing() or self._ended or transport.get_write_buffer_size():
             return False
-        if http.our_state is not h11.DONE or http.their_state is not h11.DONE or http.trailing_data[0]:
+        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+            return False
+        if self._came or http.trailing_data[0]:  # bytes that answer nothing
             return False
         seconds = min(seconds, self._promised_seconds())
         if seconds <= 0:
             return False
         http.start_next_cycle()
-        self._busy, self._head, self._interim_answers, self._unread = False, None, 0, 0
+        self._busy, self._head, self._interim_answers, self._seen, self._unread = False, None, 0, 0, 0
         self.expires_at = self._loop.time() + seconds
         return True
 

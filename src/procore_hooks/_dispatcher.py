@@ -14,9 +14,11 @@ from typing import Self
 import httpx
 
 from ._async_registry import AsyncHookRegistry
+from ._core.checks import shown
 from ._core.models import DrainReport, Timeouts
 from ._engine import Engine, EngineSettings
 from ._registry import HookRegistry
+from ._sending import MOST_READ
 from .exceptions import Conflict, InvalidInput
 from .observers import Observer
 from .retry import RetryPolicy
@@ -39,6 +41,8 @@ class Dispatcher:
         max_in_flight: how many attempts may be under way at once, over all hooks.
         transport: an httpx transport to send through, such as `httpx.MockTransport` in tests. By default our own,
             which dials only what the registry's `destinations` allow. One that is given is not closed by us.
+        kept_response_bytes: how much of the body of an answer the history keeps, 0 to 65536; no more than 64 KiB of
+            it are ever read.
         observers: functions that are told what happens (see `procore_hooks.observers`).
 
     Raises:
@@ -53,16 +57,22 @@ class Dispatcher:
         timeouts: Timeouts | None = None,
         max_in_flight: int = 100,
         transport: httpx.AsyncBaseTransport | None = None,
+        kept_response_bytes: int = 8192,
         observers: Iterable[Observer] = (),
     ) -> None:
         if isinstance(max_in_flight, bool) or not isinstance(max_in_flight, int) or not 1 <= max_in_flight <= 10_000:
             raise InvalidInput("max_in_flight", f"{max_in_flight!r} is not 1 to 10000")
+        if type(kept_response_bytes) is not int or not 0 <= kept_response_bytes <= MOST_READ:
+            raise InvalidInput(
+                "kept_response_bytes", f"{shown(kept_response_bytes)} is not 0 to {MOST_READ}: use a number"
+            )
         self._settings = EngineSettings(
             registry=registry if isinstance(registry, HookRegistry) else registry.sync_registry,
             retry=RetryPolicy.procore() if retry is None else retry,
             timeouts=Timeouts() if timeouts is None else timeouts,
             max_in_flight=max_in_flight,
             transport=transport,
+            kept_response_bytes=kept_response_bytes,
             observers=tuple(observers),
         )
         self._lock = threading.Lock()

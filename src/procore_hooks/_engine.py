@@ -60,6 +60,7 @@ class EngineSettings:
     timeouts: Timeouts
     max_in_flight: int
     transport: httpx.AsyncBaseTransport | None
+    kept_response_bytes: int
     observers: tuple[Observer, ...]
 
 
@@ -141,7 +142,7 @@ class Engine:
         settings, registry = self._settings, self._settings.registry
         transport = settings.transport or GuardedTransport(registry.destinations)
         maker = RequestMaker(registry.destinations, registry.payload_formats, settings.timeouts)
-        self._sender = Sender(transport, maker, settings.timeouts, registry.clock)
+        self._sender = Sender(transport, maker, settings.timeouts, registry.clock, settings.kept_response_bytes)
         self._thread = StorageThread()
         try:
             unsubscribe = self._storage.subscribe(self._wake_unless_own)

@@ -11,7 +11,8 @@ import httpx
 
 from ._core.destinations import DestinationPolicy
 from ._core.frozen import FrozenDict
-from ._core.headers import masked_headers
+from ._core.headers import check_headers, check_sent_headers, masked_headers
+from ._core.masking import SecretsOfHook
 from ._core.models import Event, Hook, Timeouts, masked_url
 from ._core.payloads import BUILT_IN, render
 from ._core.signing import Signer
@@ -33,12 +34,14 @@ class PreparedRequest:
         url: with its query masked.
         headers: lower-case names, credentials masked.
         stored_body: empty for a built-in format, whose body follows from the event.
+        secrets: what the history must not hold, whoever quotes it.
     """
 
     request: httpx.Request
     url: str
     headers: FrozenDict[str, str]
     stored_body: bytes
+    secrets: SecretsOfHook
 
 
 @attrs.frozen
@@ -56,6 +59,7 @@ class _Prepared:
     shown_headers: dict[str, str]
     headers: tuple[tuple[str, str], ...]
     signer: Signer
+    secrets: SecretsOfHook
 
 
 class RequestMaker:
@@ -79,9 +83,9 @@ class RequestMaker:
     def request(self, hook: Hook, event: Event, now: datetime) -> PreparedRequest:
         """The signed POST of `event` to `hook` at `now`.
 
-        Raises `InvalidDestination` for a URL that the policy refuses, `UnknownPayloadVersion`, `InvalidPayload`,
-        `InvalidInput` for an ed25519 key where the package `cryptography` is missing, and whatever an app's own payload
-        format raises.
+        Raises `InvalidDestination` for a URL that the policy refuses, `InvalidHeader` for stored headers that this
+        library would not have stored, `UnknownPayloadVersion`, `InvalidPayload`, `InvalidInput` for an ed25519 key
+        where the package `cryptography` is missing, and whatever an app's own payload format raises.
         """
         prepared = self._prepare(hook, now)
         body = render(hook.payload_version, event, self._formats)
@@ -99,11 +103,13 @@ class RequestMaker:
             content=body,
             extensions=dict(self._extensions),
         )
+        check_sent_headers(request.headers.raw)
         return PreparedRequest(
             request=request,
             url=prepared.shown_url,
             headers=FrozenDict(prepared.shown_headers | signed),
             stored_body=b"" if hook.payload_version in BUILT_IN else body,
+            secrets=prepared.secrets,
         )
 
     def _prepare(self, hook: Hook, now: datetime) -> _Prepared:
@@ -112,6 +118,7 @@ class RequestMaker:
         if remembered is not None and remembered.hook is hook and remembered.older_secrets == len(still_signing):
             return remembered
         url = httpx.URL(self._destinations.check(hook.destination_url).url)
+        check_headers(hook.destination_headers)
         own = {"content-type": "application/json", "user-agent": _USER_AGENT}
         # httpx would add accept, accept-encoding and connection headers of a client: there is no client here.
         fixed = {"host": url.netloc.decode("ascii"), "accept": "*/*", "accept-encoding": "identity", **own}
@@ -125,6 +132,7 @@ class RequestMaker:
             shown_headers=own | masked_headers(hook.destination_headers),
             headers=(*((k, v) for k, v in fixed.items() if k not in names), *configured),
             signer=Signer((hook.signing_secret, *still_signing)),
+            secrets=SecretsOfHook(hook, str(url)),
         )
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()

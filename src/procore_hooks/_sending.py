@@ -15,20 +15,18 @@ from ._core.claims import Claim, Settlement
 from ._core.decide import Answer
 from ._core.frozen import FrozenDict
 from ._core.headers import kept_response_headers, masked_headers
-from ._core.models import Attempt, Hook, Timeouts, masked_url
+from ._core.masking import SecretsOfHook
+from ._core.models import Attempt, Timeouts, masked_url
 from ._core.states import OUTCOMES, after
 from ._requests import RequestMaker
-from .exceptions import InvalidDestination, ProcoreHooksError
+from .exceptions import InvalidDestination, InvalidHeader, ProcoreHooksError
 
-__all__ = ["Sender", "Sent", "left_open"]
+__all__ = ["MOST_READ", "Sender", "Sent", "left_open"]
 
 _CUT_SHORT: Final = "cut short: the dispatcher stopped before an answer came"
-# An answer is read up to here, so that the connection can be used again, and kept up to there.
-_MOST_READ: Final = 65_536
-_MOST_KEPT: Final = 8_192
+# A body is read up to here, so that the connection can be used again. Less than that is kept.
+MOST_READ: Final = 65_536
 _LONGEST_ERROR: Final = 500
-_PARTS: Final = re.compile(r"[\s,;:=\"']+")
-_SHORTEST_PART: Final = 4
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -48,17 +46,31 @@ class _Received:
     headers: FrozenDict[str, str] = attrs.field(factory=FrozenDict)
     body: bytearray = attrs.field(factory=bytearray)
 
+    def take(self, chunk: bytes) -> bool:
+        """Take more of the body. False if that is enough."""
+        self.body += chunk[: MOST_READ - len(self.body)]
+        return len(self.body) < MOST_READ
+
 
 class Sender:
-    """Sends claimed deliveries through a transport."""
+    """Sends claimed deliveries through a transport.
+
+    `kept_response_bytes` is how much of the body of an answer is kept.
+    """
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, maker: RequestMaker, timeouts: Timeouts, clock: Clock
+        self,
+        transport: httpx.AsyncBaseTransport,
+        maker: RequestMaker,
+        timeouts: Timeouts,
+        clock: Clock,
+        kept_response_bytes: int,
     ) -> None:
         self._transport = transport
         self._maker = maker
         self._timeouts = timeouts
         self._clock = clock
+        self._kept_bytes = kept_response_bytes
 
     async def send(self, claim: Claim, send_by: float) -> Sent:
         """Make one attempt, within the total deadline and over by `send_by` of the loop's clock.
@@ -66,6 +78,7 @@ class Sender:
         Raises only what ends the task or the process.
         """
         started_at = self._clock.now()
+        received = _Received()
         try:
             prepared = self._maker.request(claim.hook, claim.event, started_at)
         except Exception as error:
@@ -76,7 +89,8 @@ class Sender:
                 request_headers=masked_headers(claim.hook.destination_headers),
                 started_at=started_at,
             )
-            return self._sent(attempt, _Received(), self._unprepared(claim, error))
+            secrets = SecretsOfHook(claim.hook)
+            return self._sent(attempt, received, _tidy(_unprepared(claim, error), secrets), secrets)
         attempt = Attempt(
             number=claim.number,
             outcome="unknown",
@@ -85,63 +99,50 @@ class Sender:
             request_body=prepared.stored_body,
             started_at=started_at,
         )
-        received = _Received()
-        error_text = None
+        secrets, error_text = prepared.secrets, None
+        now = asyncio.get_running_loop().time()
+        deadline = asyncio.timeout_at(min(now + self._timeouts.total, send_by))
         try:
-            now = asyncio.get_running_loop().time()
-            async with asyncio.timeout_at(min(now + self._timeouts.total, send_by)):
-                await self._exchange(prepared.request, received)
+            async with deadline:
+                await self._exchange(prepared.request, received, secrets)
         except BaseException as error:
             # A cancellation that nobody asked for is the transport's own, as is a group that holds one.
             if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit) and not _is_its_own(error):
                 raise
-            error_text = self._in_words(claim, error, received)
-        return self._sent(attempt, received, error_text)
+            if isinstance(error, TimeoutError) and deadline.expired():
+                what = "no answer came" if received.status is None else "the answer did not end"
+                error_text = f"{what} within {self._timeouts.total:g} s"
+            else:
+                error_text = _tidy(_in_words(error), secrets)
+        return self._sent(attempt, received, error_text, secrets)
 
-    async def _exchange(self, request: httpx.Request, received: _Received) -> None:
+    async def _exchange(self, request: httpx.Request, received: _Received, secrets: SecretsOfHook) -> None:
         response = await self._transport.handle_async_request(request)
         try:
-            received.status = response.status_code
-            received.headers = kept_response_headers(response.headers.raw)
+            status = response.status_code
+            if not 100 <= status <= 999:
+                raise httpx.RemoteProtocolError("the answer's status is not a number of three digits")
+            received.status = status
+            received.headers = kept_response_headers(secrets.masked_in_headers(response.headers.raw))
             if response.is_stream_consumed:  # a mock that was made with its content
-                received.body += response.content[:_MOST_READ]
+                received.take(response.content)
                 return
             async for chunk in response.aiter_raw():
-                received.body += chunk[: _MOST_READ - len(received.body)]
-                if len(received.body) >= _MOST_READ:
+                if not received.take(chunk):
                     return
         finally:
             await response.aclose()
 
-    def _sent(self, attempt: Attempt, received: _Received, error: str | None) -> Sent:
+    def _sent(self, attempt: Attempt, received: _Received, error: str | None, secrets: SecretsOfHook) -> Sent:
         attempt = attrs.evolve(
             attempt,
             response_status=received.status,
             response_headers=received.headers,
-            response_body=bytes(received.body[:_MOST_KEPT]),
+            response_body=secrets.masked_in_answer(bytes(received.body))[: self._kept_bytes],
             response_error=error,
             completed_at=self._clock.now(),
         )
         return Sent(attempt=attempt, answer=Answer(status=received.status, headers=received.headers, error=error))
-
-    def _unprepared(self, claim: Claim, error: Exception) -> str:
-        if isinstance(error, ProcoreHooksError):
-            return _tidy(claim, str(error))
-        # What an app's own format raises may well quote the payload: its type is enough here.
-        return f"the payload format {claim.hook.payload_version!r} raised {type(error).__name__}"
-
-    def _in_words(self, claim: Claim, error: BaseException, received: _Received) -> str:
-        if isinstance(error, BaseExceptionGroup):
-            return self._in_words(claim, error.exceptions[0], received)
-        if isinstance(error, TimeoutError):
-            what = "no answer came" if received.status is None else "the answer did not end"
-            return f"{what} within {self._timeouts.total:g} s"
-        if isinstance(error, InvalidDestination):
-            return _tidy(claim, f"not sent: {error.problem}")
-        text = _text_of(error)
-        if isinstance(error, httpx.TransportError) and text:
-            return _tidy(claim, text)
-        return _tidy(claim, f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def left_open(claim: Claim, now: datetime) -> Settlement:
@@ -164,6 +165,26 @@ def _is_its_own(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
+def _unprepared(claim: Claim, error: Exception) -> str:
+    if isinstance(error, InvalidHeader):
+        return f"not sent: {error}"
+    if isinstance(error, ProcoreHooksError):
+        return str(error)
+    # What an app's own format raises may well quote the payload: its type is enough here.
+    return f"the payload format {claim.hook.payload_version!r} raised {type(error).__name__}"
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _in_words(error.exceptions[0])
+    if isinstance(error, InvalidDestination):
+        return f"not sent: {error.problem}"
+    text = _text_of(error)
+    if isinstance(error, httpx.TransportError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
@@ -171,20 +192,8 @@ def _text_of(error: BaseException) -> str:
         return ""
 
 
-def _tidy(claim: Claim, text: str) -> str:
+def _tidy(text: str, secrets: SecretsOfHook) -> str:
     """One line without the hook's secrets: transports other than ours may quote what they were given."""
-    for secret in _secrets_of(claim.hook):
-        text = text.replace(secret, "*****")
     # Half a surrogate pair is no text that a database takes.
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = secrets.masked_in_error(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return _CONTROLS.sub(" ", text).strip()[:_LONGEST_ERROR]
-
-
-def _secrets_of(hook: Hook) -> list[str]:
-    """What no error may quote, the longest first: header values and the query, and the parts of both."""
-    values = [value.reveal() for value in hook.destination_headers.values()]
-    _, _, query = hook.destination_url.partition("?")
-    # The first part of a header is most often a word such as "Bearer", and that of a parameter its name.
-    parts = [part for value in (*values, *query.split("&")) for part in _PARTS.split(value)[1:]]
-    whole = [secret for secret in (*values, query) if secret]
-    return sorted({*whole, *(part for part in parts if len(part) >= _SHORTEST_PART)}, key=len, reverse=True)

@@ -172,13 +172,27 @@ def test_kept_headers_are_lower_case_joined_and_masked() -> None:
 
 
 def test_kept_headers_are_bounded() -> None:
-    """At most 50 names of 1,024 characters each, however many and however long they are."""
-    raw = [(b"n%d" % n, b"v" * 2_000) for n in range(60)] + [(b"n0", b"v" * 2_000)] * 100 + [(b"L" * 9_000, b"x")]
+    """At most 50 names, 1,024 characters each and 16 KiB together, however many and however long they are."""
+    raw = [(b"n%d" % n, b"v" * 300) for n in range(60)] + [(b"n0", b"v" * 2_000)] * 100 + [(b"L" * 9_000, b"x")]
     kept = kept_response_headers(raw)
     assert len(kept) == 50
-    assert {len(value) for value in kept.values()} == {1_024}
+    assert {len(value) for value in kept.values()} == {300, 1_024}
     assert list(kept_response_headers(raw, most=2)) == ["n0", "n1"]
     assert len(next(iter(kept_response_headers(raw[-1:])))) == 1_024
+
+
+def test_kept_headers_are_bounded_together() -> None:
+    """What would bring names and values over 16 KiB is left out, and what is shorter still goes in."""
+    kept = kept_response_headers([*((b"n%d" % n, b"v" * 2_000) for n in range(60)), (b"last", b"x")])
+    together = sum(len(name) + len(value) for name, value in kept.items())
+    assert 16_384 - 1_100 < together <= 16_384
+    assert kept["last"] == "x"
+
+
+def test_what_steers_the_next_attempt_is_kept_first() -> None:
+    """A receiver, or what stands before it, cannot hide a Retry-After behind fifty other headers."""
+    raw = [(b"x-%d" % n, b"v" * 1_000) for n in range(60)] + [(b"Retry-After", b"120"), (b"Webhook-Delivery", b"stop")]
+    assert dict(list(kept_response_headers(raw).items())[:2]) == {"retry-after": "120", "webhook-delivery": "stop"}
 
 
 def test_kept_headers_hold_no_control_characters() -> None:

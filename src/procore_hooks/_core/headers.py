@@ -15,7 +15,7 @@ from ..exceptions import InvalidHeader
 from .frozen import FrozenDict
 from .secret import MASK, Secret, mask, reveal
 
-__all__ = ["check_headers", "kept_response_headers", "masked_headers"]
+__all__ = ["check_headers", "check_sent_headers", "kept_response_headers", "masked_headers"]
 
 _FIELD = "destination_headers"
 _MAX_HEADERS = 50
@@ -23,10 +23,12 @@ _MAX_NAME = 100
 _MAX_VALUE = 8_192
 _MAX_TOGETHER = 16_384
 _MAX_KEPT_VALUE = 1_024
+_MAX_KEPT_TOGETHER = 16_384
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_RAW_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # What may end a scheme or a parameter's name and begin the credential itself.
 _CREDENTIAL_BOUNDS = re.compile(r"[\s,;:=\"']+")
 
@@ -40,6 +42,8 @@ _RESERVED = frozenset(
 )
 _RESERVED_PREFIXES = ("proxy-", "webhook-", "svix-")
 _COOKIES = frozenset({"set-cookie", "set-cookie2"})
+# What an answer says of what to do next: read whatever else it holds.
+_STEERING = frozenset({b"retry-after", b"webhook-delivery"})
 
 
 def check_headers(headers: Mapping[str, str | Secret]) -> FrozenDict[str, Secret]:
@@ -67,31 +71,59 @@ def check_headers(headers: Mapping[str, str | Secret]) -> FrozenDict[str, Secret
     return FrozenDict(checked)
 
 
+def check_sent_headers(raw: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a request whose header names or values, as they would go out, hold a control character other than a tab.
+
+    The last wall: what was stored by other means than this library did not pass `check_headers`, and over HTTP/2 it
+    would go out. Raises `InvalidHeader`, which shows neither name nor value.
+    """
+    if _RAW_CONTROLS.search(b"".join([text for header in raw for text in header])):
+        raise InvalidHeader("headers", "one of them holds a line break or another control character")
+
+
 def masked_headers(headers: Mapping[str, str | Secret]) -> FrozenDict[str, str]:
     """Configured headers as they may be shown: lower-case names, values as stars and their last five characters.
 
-    So Procore shows an Authorization header. A credential too short for that is stars only.
+    So Procore shows an Authorization header. A credential too short for that is stars only. Control characters, which
+    no header has that this library stored, become ``?``.
     """
-    return FrozenDict({name.lower(): _masked_value(reveal(value)) for name, value in headers.items()})
+    return FrozenDict(
+        {
+            _CONTROLS.sub("?", name.lower()): _CONTROLS.sub("?", _masked_value(reveal(value)))
+            for name, value in headers.items()
+        }
+    )
 
 
 def kept_response_headers(raw: Iterable[tuple[bytes, bytes]], *, most: int = 50) -> FrozenDict[str, str]:
     """The headers of an answer as the history keeps them: the first `most` names, in lower case.
 
-    Values are cut to 1,024 characters; those of one name are joined with ``", "``; cookies are masked; control
-    characters, which some databases refuse, become ``?``.
+    ``retry-after`` and ``webhook-delivery`` come before all others, since they decide what happens next. Values are cut
+    to 1,024 characters; those of one name are joined with ``", "``; what would bring names and values together over
+    16 KiB is left out. Cookies are masked; control characters, which some databases refuse, become ``?``.
     """
     kept: dict[str, str] = {}
-    for raw_name, raw_value in raw:
+    together = 0
+    for raw_name, raw_value in sorted(raw, key=_by_use):
         name = _CONTROLS.sub("?", raw_name[:_MAX_KEPT_VALUE].lower().decode("latin-1"))
-        value = MASK if name in _COOKIES else _CONTROLS.sub("?", raw_value[:_MAX_KEPT_VALUE].decode("latin-1"))
         before = kept.get(name)
         if before is None:
-            if len(kept) < most:
-                kept[name] = value
-        elif name not in _COOKIES:
-            kept[name] = f"{before}, {value}"[:_MAX_KEPT_VALUE]
+            if len(kept) >= most:
+                continue
+        elif name in _COOKIES:
+            continue
+        value = MASK if name in _COOKIES else _CONTROLS.sub("?", raw_value[:_MAX_KEPT_VALUE].decode("latin-1"))
+        if before is not None:
+            value = f"{before}, {value}"[:_MAX_KEPT_VALUE]
+        size = len(value) + (len(name) if before is None else -len(before))
+        if together + size <= _MAX_KEPT_TOGETHER:
+            kept[name] = value
+            together += size
     return FrozenDict(kept)
+
+
+def _by_use(header: tuple[bytes, bytes]) -> bool:
+    return header[0].lower() not in _STEERING
 
 
 def _checked_name(name: object) -> str:
