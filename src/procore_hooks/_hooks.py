@@ -181,11 +181,13 @@ class Hooks:
         for name in changes:
             if name not in _CHANGEABLE:
                 raise InvalidInput(name, advice.get(name, f"a hook has no such field to change: use one of {fields}"))
-        hook = self.get(hook_id)
         checked = self._checked(changes)
-        scope = {name: checked.get(name, getattr(hook, name)) for name in _SCOPE}
-        _check_scope(**scope)
-        return self._storage.update_hook(hook.id, checked, self._registry.clock.now())
+
+        def fitting(hook: Hook) -> Mapping[str, Any]:
+            _check_scope(**{name: checked.get(name, getattr(hook, name)) for name in _SCOPE})
+            return checked
+
+        return self._storage.update_hook(check_row_id("hook", hook_id), fitting, self._registry.clock.now())
 
     def delete(self, hook_id: int) -> None:
         """Delete a hook with its triggers and secrets, discard what waits for it, keep its history.
@@ -291,15 +293,17 @@ class Hooks:
         """
         if not isinstance(grace, timedelta) or not timedelta(0) <= grace <= _LONGEST_GRACE:
             raise InvalidInput("grace", f"{_span(grace)} is not a timedelta between 0 and 365 days: use one")
-        hook = self.get(hook_id)
         now = self._registry.clock.now()
-        old = PreviousSecret(secret=hook.signing_secret, expires_at=now + grace)
-        still = [one for one in (old, *hook.previous_secrets) if one.expires_at > now]
-        changes = {
-            "signing_secret": another_of_its_kind(hook.signing_secret),
-            "previous_secrets": tuple(still[:_MOST_PREVIOUS_SECRETS]),
-        }
-        return self._storage.update_hook(hook.id, changes, now)
+
+        def rotated(hook: Hook) -> Mapping[str, Any]:
+            old = PreviousSecret(secret=hook.signing_secret, expires_at=now + grace)
+            still = [one for one in (old, *hook.previous_secrets) if one.expires_at > now]
+            return {
+                "signing_secret": another_of_its_kind(hook.signing_secret),
+                "previous_secrets": tuple(still[:_MOST_PREVIOUS_SECRETS]),
+            }
+
+        return self._storage.update_hook(check_row_id("hook", hook_id), rotated, now)
 
 
 def _span(value: object) -> str:

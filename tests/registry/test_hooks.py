@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import attrs
@@ -348,3 +350,20 @@ def test_max_in_flight_trades_order_for_throughput(
         Dispatcher(registry, transport=endpoint).drain()
         assert len(endpoint.requests) == tried
         registry.hooks.delete(hook.id)
+
+
+def test_secrets_rotated_at_once_all_sign(registry: HookRegistry) -> None:
+    """Of rotations that run at the same time each returns a secret that signs: none writes over another's."""
+    for _ in range(10):
+        hook = registry.hooks.create("https://hooks.example/procore", namespace="rotated")
+        together = Barrier(4)
+
+        def rotate(hook_id: int = hook.id, together: Barrier = together) -> Secret:
+            together.wait(30)
+            return registry.hooks.rotate_secret(hook_id).signing_secret
+
+        with ThreadPoolExecutor(4) as threads:
+            returned = {one.result(30).reveal() for one in [threads.submit(rotate) for _ in range(4)]}
+        now = registry.hooks.get(hook.id)
+        signing = {now.signing_secret.reveal(), *(one.secret.reveal() for one in now.previous_secrets)}
+        assert signing == returned | {hook.signing_secret.reveal()}

@@ -48,6 +48,7 @@ from .._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Hook
 __all__ = [
     "DROPPED",
     "LEFT_OPEN",
+    "Changes",
     "Claim",
     "ClockReading",
     "DeliveryQuery",
@@ -59,12 +60,16 @@ __all__ = [
     "Settlement",
     "Storage",
     "Turn",
+    "changes_for",
 ]
 
 
 # What a history says, whatever storage it is in.
 DROPPED: Final = "the hook was disabled and drops events"
 LEFT_OPEN: Final = "no result was recorded: the process that made this attempt ended, or lost its lease"
+
+
+Changes = Mapping[str, Any] | Callable[[Hook], Mapping[str, Any]]
 
 
 class EventIdTaken(Exception):
@@ -110,6 +115,11 @@ class DeliveryQuery:
     limit: int = 25
 
 
+def changes_for(changes: Changes, hook: Hook) -> Mapping[str, Any]:
+    """What is to change of the hook."""
+    return changes(hook) if callable(changes) else changes
+
+
 class Storage(Protocol):
     """What `HookRegistry` and `Dispatcher` need of a storage. See the module's text for queues and fences."""
 
@@ -136,10 +146,13 @@ class Storage(Protocol):
     def list_hooks(self, query: HookQuery) -> list[Hook]:
         """The hooks that fit, without deleted ones, by id."""
 
-    def update_hook(self, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
+    def update_hook(self, hook_id: int, changes: Changes, now: datetime) -> Hook:
         """Set the named fields of the hook, and `updated_at`. Any field but `id`, `status`, `payload_version`,
         `failing_since`, `paused_until`, `created_at` and `updated_at`. A change of scope goes for its triggers
         too; a change of `max_in_flight` goes for the next turn. Raises `NotFound`.
+
+        `changes` may be a function of the hook as it stands: it is called once, in the same transaction, so that of
+        two changes at once each sees the other or is seen by it. If it raises, nothing is stored.
         """
 
     def enable_hook(self, hook_id: int, now: datetime) -> Hook:

@@ -6,19 +6,29 @@ waits. Subscribers are called after the lock is released.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count, islice
 from threading import Lock
-from typing import Any
 
 import attrs
 
 from .._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
 from .._core.states import FINAL
 from ..exceptions import Conflict, IdempotencyConflict, InvalidInput, StorageError
-from ._base import DROPPED, ClockReading, DeliveryQuery, EmitRequest, EventIdTaken, HookQuery, Settlement, Turn
+from ._base import (
+    DROPPED,
+    Changes,
+    ClockReading,
+    DeliveryQuery,
+    EmitRequest,
+    EventIdTaken,
+    HookQuery,
+    Settlement,
+    Turn,
+    changes_for,
+)
 from ._memory_history import History, view
 from ._memory_hooks import Directory
 from ._memory_queue import DeliveryRow, HookQueue
@@ -80,11 +90,11 @@ class MemoryStorage:
         with self._locked():
             return self._directory.select(query)
 
-    def update_hook(self, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
+    def update_hook(self, hook_id: int, changes: Changes, now: datetime) -> Hook:
         """Set the named fields of the hook, and `updated_at`. Raises `NotFound`."""
         with self._locked():
             queue = self._directory.get(hook_id)
-            self._directory.update(queue, {**changes, "updated_at": now})
+            self._directory.update(queue, {**changes_for(changes, queue.hook), "updated_at": now})
             self._dispatch.place(queue)
             hook = queue.hook
         self._wake()

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from .._core.models import PreviousSecret
+from .._core.models import Hook, PreviousSecret
 from .._core.secret import Secret
 from ..exceptions import DuplicateTrigger, NotFound, StorageError
 from ..storage._base import DeliveryQuery, HookQuery, Storage
@@ -151,6 +151,26 @@ class HookContract:
         assert updated == attrs.evolve(hook, updated_at=at(5), **changes)
         assert storage.get_hook(hook.id) == updated
         assert storage.get_hook(other.id) == other
+
+    def test_an_update_may_be_a_function_of_the_hook(self, storage: Storage) -> None:
+        """It is asked once, about the hook as it stands; if it raises, that is raised and nothing is stored."""
+        hook = storage.add_hook(a_hook())
+        asked: list[Hook] = []
+
+        def another_room(now: Hook) -> dict[str, Any]:
+            asked.append(now)
+            return {"max_in_flight": now.max_in_flight + 1}
+
+        def refused(now: Hook) -> dict[str, Any]:
+            raise LookupError(now.id)
+
+        first = storage.update_hook(hook.id, another_room, at(1))
+        second = storage.update_hook(hook.id, another_room, at(2))
+        assert asked == [hook, first]
+        assert second == attrs.evolve(hook, max_in_flight=3, updated_at=at(2))
+        with pytest.raises(LookupError):
+            storage.update_hook(hook.id, refused, at(3))
+        assert storage.get_hook(hook.id) == second
 
     def test_an_update_goes_for_the_next_claim(self, storage: Storage) -> None:
         """A claim carries the hook as it is now, not as it was when the event was emitted."""

@@ -6,16 +6,15 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from ..._core.checks import check_choice
 from ..._core.claims import ClockReading, Settlement, Turn
 from ..._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
 from ...exceptions import InvalidInput
 from ...keyring import KeyRing
-from .._base import DeliveryQuery, EmitRequest, HookQuery
+from .._base import Changes, DeliveryQuery, EmitRequest, HookQuery
 from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
 from .encryption import reencrypt
@@ -119,7 +118,7 @@ class SQLiteStorage:
         with self._database.read() as cursor:
             return hooks.list_hooks(cursor, query, self._keys)
 
-    def update_hook(self, hook_id: int, changes: Mapping[str, Any], now: datetime) -> Hook:
+    def update_hook(self, hook_id: int, changes: Changes, now: datetime) -> Hook:
         """See `Storage.update_hook`."""
         with self._write_and_wake() as cursor:
             return hooks.update_hook(cursor, hook_id, changes, now, self._keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -13,7 +13,7 @@ from ..._core.matching import scope_key
 from ..._core.models import Hook, Trigger
 from ...exceptions import DuplicateTrigger, NotFound
 from ...keyring import KeyRing
-from .._base import HookQuery
+from .._base import Changes, HookQuery, changes_for
 from .ready import READY
 from .rows import HOOK_COLUMNS, hook_from_row, secret_columns, stamp, trigger_from_row
 from .sweeping import drop_waiting
@@ -128,11 +128,10 @@ def _refresh_ready(cursor: sqlite3.Cursor, hook_id: int, now: int) -> None:
     )
 
 
-def update_hook(
-    cursor: sqlite3.Cursor, hook_id: int, changes: Mapping[str, Any], now: datetime, keys: KeyRing | None
-) -> Hook:
+def update_hook(cursor: sqlite3.Cursor, hook_id: int, changes: Changes, now: datetime, keys: KeyRing | None) -> Hook:
     """Set the named fields."""
-    hook = attrs.evolve(get_hook(cursor, hook_id, keys), **changes, updated_at=now)
+    hook = get_hook(cursor, hook_id, keys)
+    hook = attrs.evolve(hook, **changes_for(changes, hook), updated_at=now)
     _store(cursor, hook, keys)
     cursor.execute(
         "UPDATE procore_hooks_triggers SET scope = ?, company_id = ? WHERE hook_id = ?",
