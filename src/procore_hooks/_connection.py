@@ -1,11 +1,8 @@
-"""One HTTP/1.1 connection: bytes by asyncio, their meaning by h11, one exchange at a time.
+"""One HTTP/1.1 connection: bytes by asyncio, one exchange at a time.
 
 An `asyncio.Protocol` and not a pair of streams: a small exchange then costs one `write`, one callback and one wake-up.
 Reading goes on while the request is being sent, so that an early answer (413 during an upload) is seen. All errors
-come out as httpx's, in words of our own: h11's hold pieces of headers.
-
-h11 gets what came piece by piece, and what it makes of one piece is looked at before the next: a body in chunks of one
-byte, or a thousand interim answers, would otherwise keep the loop from everybody else for half a second.
+come out as httpx's.
 
 A connection that failed, was cancelled or was left early is aborted and never used again.
 """
@@ -18,26 +15,20 @@ import select
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from typing import Final, cast
 
-import h11
 import httpx
+
+from ._http1 import MAX_HEAD, AnswerHead, AnswerParser, RequestHead, unsendable
 
 __all__ = ["AnswerBody", "Connection", "describe_os_error"]
 
-# Of the answer's head and all interim answers before it, together.
-MAX_HEAD = 64 * 1024
-MAX_INTERIM_ANSWERS = 16
-# Of chunk sizes, chunk extensions and trailers.
-MAX_FRAMING = 16 * 1024
 # How much of an answer is held in memory before the receiver is made to wait.
-MAX_UNREAD = 64 * 1024
-_PIECE = 8 * 1024
+MAX_UNREAD: Final = 64 * 1024
 # Up to here, head and body are sent together.
-_SMALL = 64 * 1024
-_HEAD_TOO_LONG = f"the answer's head is longer than {MAX_HEAD // 1024} KiB"
-_WRONG_LENGTH = "its body is not as long as its content-length says"
-_KEEP_ALIVE_TIMEOUT = re.compile(rb"timeout\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
+_SMALL: Final = 64 * 1024
+_WRONG_LENGTH: Final = "its body is not as long as its content-length says"
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"timeout\s*=\s*\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 
 
 class Connection(asyncio.Protocol):
@@ -54,19 +45,15 @@ class Connection(asyncio.Protocol):
         self.generation = generation
         self.expires_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._parser = AnswerParser()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._head: h11.Response | None = None
-        self._interim_answers = 0
-        self._came = bytearray()  # and h11 has not seen it yet
-        self._seen = 0  # how much of this answer h11 has, less the body that was taken
-        self._most_framing = 0
+        self._head: AnswerHead | None = None
+        self._is_sent = False
         self._unread = 0
         self._write_paused = False
         self._busy = True
         self._ended = False
-        self._saw_end = False
         self._lost: Exception | None = None
 
     # What asyncio calls
@@ -78,7 +65,7 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self.abort()  # bytes that answer nothing: whatever follows on this connection is not to be trusted
             return
-        self._came += data
+        self._parser.feed(data)
         self._unread += len(data)
         if self._unread > MAX_UNREAD and self._transport is not None:
             self._transport.pause_reading()
@@ -86,6 +73,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         self._ended = True
+        self._parser.feed_end()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -111,7 +99,7 @@ class Connection(asyncio.Protocol):
             with socket.fromfd(sock.fileno(), sock.family, sock.type) as twin:
                 twin.setblocking(False)
                 while self._unread <= MAX_UNREAD and (data := twin.recv(MAX_HEAD)):
-                    self._came += data
+                    self._parser.feed(data)
                     self._unread += len(data)
         except OSError:
             pass
@@ -131,157 +119,86 @@ class Connection(asyncio.Protocol):
 
     # One exchange
 
-    async def exchange(self, request: httpx.Request, seconds: float) -> h11.Response:
-        """Send `request` and return the head of its answer, within `seconds`.
+    async def exchange(self, head: RequestHead, body: bytes | httpx.AsyncByteStream, seconds: float) -> AnswerHead:
+        """Send a request and return the head of its answer, within `seconds`.
 
-        Raises httpx's errors, and whatever the request's own stream raises.
+        Raises httpx's errors, and whatever the body's own stream raises.
         """
         self._busy = True
+        self._parser.begin(head.method)
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
-                await self._send(request)
+                await self._send(head, body)
                 if not self._unread:
                     await self._more()
-                while (head := self._poll_head()) is None:
+                while (answer := self._poll_head()) is None:
                     await self._more()
-                return head
+                return answer
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise httpx.ReadTimeout(f"no answer within {seconds:g} s of the connection") from None
 
-    async def _send(self, request: httpx.Request) -> None:
-        try:
-            head = self._http.send(
-                h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
-            )
-        except h11.LocalProtocolError:
-            raise _unsendable("its method, target or a header is not allowed in HTTP/1.1") from None
-        try:
-            content = request.content
-        except httpx.RequestNotRead:
-            self._write(head)
-            await self._send_stream(request.stream)
-            return
-        if len(content) <= _SMALL:
-            self._write(head + self._framed(content))
+    async def _send(self, head: RequestHead, body: bytes | httpx.AsyncByteStream) -> None:
+        if not isinstance(body, bytes):
+            self._write(head.raw)
+            self._is_sent = await self._send_stream(body, head.length)
+        elif len(body) != head.length:
+            raise unsendable(_WRONG_LENGTH)
+        elif len(body) <= _SMALL:
+            self._write(head.raw + body)
+            self._is_sent = True
         else:
-            self._write(head)
-            await self._send_large(memoryview(content))
+            self._write(head.raw)
+            self._is_sent = await self._send_large(memoryview(body))
+        self._is_sent = self._is_sent and not head.closes
 
-    def _framed(self, content: bytes) -> bytes:
-        try:
-            body = self._http.send(h11.Data(data=content)) if content else b""
-            return body + self._http.send(h11.EndOfMessage())
-        except h11.LocalProtocolError:
-            raise _unsendable(_WRONG_LENGTH) from None
-
-    async def _send_large(self, content: memoryview) -> None:
+    async def _send_large(self, body: memoryview) -> bool:
         """Send the body piece by piece: the socket's buffer would otherwise be one more copy of it."""
-        try:
-            for start in range(0, len(content), _SMALL):
-                if not await self._send_piece(content[start : start + _SMALL]):
-                    return
-            self._write(self._http.send(h11.EndOfMessage()))
-        except h11.LocalProtocolError:
-            raise _unsendable(_WRONG_LENGTH) from None
+        for start in range(0, len(body), _SMALL):
+            if not await self._send_piece(body[start : start + _SMALL]):
+                return False
+        return True
 
-    async def _send_stream(self, stream: Any) -> None:
-        if not isinstance(stream, httpx.AsyncByteStream):
-            raise _unsendable("its body is not an asynchronous stream")
-        try:
-            async for chunk in stream:
-                if not await self._send_piece(chunk):
-                    return
-            self._write(self._http.send(h11.EndOfMessage()))
-        except h11.LocalProtocolError:
-            raise _unsendable(_WRONG_LENGTH) from None
+    async def _send_stream(self, stream: httpx.AsyncByteStream, length: int | None) -> bool:
+        sent = 0
+        async for chunk in stream:
+            sent += len(chunk)
+            if length is not None and sent > length:
+                raise unsendable(_WRONG_LENGTH)
+            framed = chunk if length is not None or not chunk else b"%x\r\n%b\r\n" % (len(chunk), chunk)
+            if not await self._send_piece(framed):
+                return False
+        if length is None:
+            self._write(b"0\r\n\r\n")
+        elif sent != length:
+            raise unsendable(_WRONG_LENGTH)
+        return True
 
     async def _send_piece(self, piece: bytes | memoryview) -> bool:
         """Send some of the body. False if no more is wanted: an answer has come, or the connection is lost."""
         if piece:
-            self._write(self._http.send(h11.Data(data=piece)))  # type: ignore[arg-type] # it copies a view once
+            self._write(piece)
         while self._write_paused and self._lost is None and self._poll_head() is None:
             await self._wait()
         return self._lost is None and self._poll_head() is None
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if self._transport is not None and self._lost is None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def _poll_head(self) -> h11.Response | None:
-        """The final answer's head, if it has come; interim answers are skipped."""
-        while self._head is None:
-            event = self._next_event()
-            if event is h11.NEED_DATA:
-                return None
-            if isinstance(event, h11.Response):
-                self._head = event
-                self._most_framing = self._seen + MAX_FRAMING
-            elif isinstance(event, h11.InformationalResponse):
-                self._interim_answers += 1
-                if self._interim_answers > MAX_INTERIM_ANSWERS:
-                    raise httpx.RemoteProtocolError(f"more than {MAX_INTERIM_ANSWERS} interim (1xx) answers came")
-            else:
-                raise httpx.RemoteProtocolError("the receiver closed the connection without an answer")
+    def _poll_head(self) -> AnswerHead | None:
+        """The final answer's head, if it has come."""
+        if self._head is None:
+            self._head = self._parser.head()
         return self._head
 
     async def read_body(self) -> bytes | None:
         """The next raw bytes of the answer's body; None at its end. Raises httpx's errors."""
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.Data):
-                self._seen -= len(event.data)
-                return bytes(event.data)
-            if isinstance(event, h11.EndOfMessage):
-                return None
-            if event is not h11.NEED_DATA:
-                raise httpx.RemoteProtocolError("the answer's body was cut short")
+        while (data := self._parser.body()) == b"":
             await self._more()
-
-    def _next_event(self) -> object:
-        try:
-            while (event := self._http.next_event()) is h11.NEED_DATA and self._show_more():
-                pass
-            return event
-        except h11.RemoteProtocolError as error:
-            raise httpx.RemoteProtocolError(self._protocol_problem(error.error_status_hint)) from None
-
-    def _show_more(self) -> bool:
-        """Show h11 the next piece of what came, or its end. False if there is nothing new."""
-        if self._came:
-            self._check_size()
-            piece = bytes(self._came[:_PIECE])
-            del self._came[:_PIECE]
-            self._seen += len(piece)
-            self._http.receive_data(piece)
-            return True
-        if self._ended and not self._saw_end:
-            self._saw_end = True
-            self._http.receive_data(b"")
-            return True
-        return False
-
-    def _check_size(self) -> None:
-        if self._head is None and self._seen >= MAX_HEAD:
-            raise httpx.RemoteProtocolError(_HEAD_TOO_LONG)
-        if self._head is not None and self._seen > self._most_framing:
-            raise httpx.RemoteProtocolError(
-                f"the answer's body came with more than {MAX_FRAMING // 1024} KiB of chunk sizes and trailers"
-            )
-
-    def _protocol_problem(self, status_hint: int) -> str:
-        if status_hint == 431:
-            return _HEAD_TOO_LONG if self._head is None else "the answer's body is framed wrongly"
-        if self._head is not None:
-            return "the answer's body was cut short" if self._saw_end else "the answer's body is framed wrongly"
-        if not self._saw_end:
-            return "the answer is not HTTP/1.1"
-        begun = self._http.trailing_data[0]
-        if not begun:
-            return "the receiver closed the connection without an answer"
-        return "the answer was cut short" if begun.startswith(b"HTTP/1.") else "the answer is not HTTP/1.1"
+        return data
 
     async def _more(self) -> None:
         """Wait for more of the answer."""
@@ -298,25 +215,20 @@ class Connection(asyncio.Protocol):
 
     def keep(self, seconds: float) -> bool:
         """Make ready for another exchange and let expire in `seconds`. False if it cannot carry one."""
-        transport, http = self._transport, self._http
+        transport = self._transport
         if transport is None or transport.is_closing() or self._ended or transport.get_write_buffer_size():
             return False
-        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
-            return False
-        if self._came or http.trailing_data[0]:  # bytes that answer nothing
-            return False
         seconds = min(seconds, self._promised_seconds())
-        if seconds <= 0:
+        if seconds <= 0 or not self._is_sent or not self._parser.start_over():
             return False
-        http.start_next_cycle()
-        self._busy, self._head, self._interim_answers, self._seen, self._unread = False, None, 0, 0, 0
+        self._busy, self._head, self._is_sent, self._unread = False, None, False, 0
         self.expires_at = self._loop.time() + seconds
         return True
 
     def _promised_seconds(self) -> float:
         """How long the receiver keeps the connection, by its Keep-Alive header, less a second for the way."""
         for name, value in self._head.headers if self._head is not None else ():
-            if name == b"keep-alive" and (promised := _KEEP_ALIVE_TIMEOUT.search(value)):
+            if name.lower() == b"keep-alive" and (promised := _KEEP_ALIVE_TIMEOUT.search(value)):
                 return float(promised[1]) - 1
         return float("inf")
 
@@ -373,10 +285,6 @@ def describe_os_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return "closed" if isinstance(error, ConnectionError) else type(error).__name__
-
-
-def _unsendable(why: str) -> httpx.LocalProtocolError:
-    return httpx.LocalProtocolError(f"the request cannot be sent: {why}")
 
 
 def _is_readable(descriptor: int) -> bool:

@@ -39,6 +39,8 @@ __all__ = ["Engine", "EngineSettings"]
 
 _log = logging.getLogger("procore_hooks")
 
+# How many connections may wait for another request, where fewer are in flight.
+_LEAST_IDLE: Final = 256
 # How often to look for what other processes emitted, in seconds.
 _POLL: Final = 0.25
 # A claim outlives the longest attempt by this. Most of it is for a turn that has to wait for the storage: the lease
@@ -140,8 +142,11 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._horizon = horizon
         settings, registry = self._settings, self._settings.registry
-        transport = settings.transport or GuardedTransport(registry.destinations)
-        maker = RequestMaker(registry.destinations, registry.payload_formats, settings.timeouts)
+        most = settings.max_in_flight
+        transport = settings.transport or GuardedTransport(
+            registry.destinations, max_idle_per_destination=most, max_idle=max(most, _LEAST_IDLE)
+        )
+        maker = RequestMaker(registry.destinations, registry.payload_formats)
         self._sender = Sender(transport, maker, settings.timeouts, registry.clock, settings.kept_response_bytes)
         self._thread = StorageThread()
         try:

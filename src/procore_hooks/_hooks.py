@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import attrs
 import httpx
 
 from ._core.checks import (
@@ -244,15 +245,17 @@ class Hooks:
             hook = self._unsaved(url_or_id)
         else:
             hook = await asyncio.to_thread(self.get, url_or_id)
-        maker = RequestMaker(self._registry.destinations, self._registry.payload_formats, timeouts)
+        maker = RequestMaker(self._registry.destinations, self._registry.payload_formats)
         now = self._registry.clock.now()
         refused = check_url(hook.destination_url, self._registry.destinations)
         if refused is not None:
             return refused
-        request = maker.request(hook, self._registry.ping_event(hook), now).request
+        prepared = maker.request(hook, self._registry.ping_event(hook), now)
         own = GuardedTransport(self._registry.destinations) if transport is None else transport
         try:
-            return await check_endpoint(request, self._registry.destinations, own, timeouts)
+            report = await check_endpoint(prepared.as_httpx(timeouts), self._registry.destinations, own, timeouts)
+            # The host of a redirect is the receiver's own words.
+            return attrs.evolve(report, advice=prepared.secrets.masked_in_words(report.advice))
         finally:
             if transport is None:
                 await own.aclose()

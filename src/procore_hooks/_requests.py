@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
 import attrs
 import httpx
 
-from ._core.destinations import DestinationPolicy
+from ._core.destinations import Destination, DestinationPolicy
 from ._core.frozen import FrozenDict
 from ._core.headers import check_headers, check_sent_headers, masked_headers
 from ._core.masking import SecretsOfHook
 from ._core.models import Event, Hook, Timeouts, masked_url
 from ._core.payloads import BUILT_IN, render
 from ._core.signing import Signer
+from ._http1 import RequestHead, request_head
 from ._version import __version__
+from .exceptions import InvalidHeader
 
 __all__ = ["PayloadFormat", "PreparedRequest", "RequestMaker"]
 
 PayloadFormat = Callable[[Event], object]
 
 _USER_AGENT: Final = f"procore-hooks/{__version__}"
+# What is signed and sent of an event's id, which may come from a storage that others wrote to.
+_SIGNED_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _MOST_REMEMBERED: Final = 10_000
 
 
@@ -31,17 +36,42 @@ class PreparedRequest:
     """A request, and what the history keeps of it.
 
     Attributes:
+        destination: where it goes, as judged.
+        head: what our own transport sends before the body.
         url: with its query masked.
         headers: lower-case names, credentials masked.
-        stored_body: empty for a built-in format, whose body follows from the event.
+        is_built_in: whether its format is.
         secrets: what the history must not hold, whoever quotes it.
+        sent_headers: the same headers as in `head`, less the length.
     """
 
-    request: httpx.Request
+    destination: Destination
+    head: RequestHead
+    body: bytes
     url: str
     headers: FrozenDict[str, str]
-    stored_body: bytes
+    is_built_in: bool
     secrets: SecretsOfHook
+    sent_headers: tuple[tuple[str, str], ...]
+
+    @property
+    def stored_body(self) -> bytes:
+        """Empty for a built-in format, whose body follows from the event."""
+        return b"" if self.is_built_in else self.body
+
+    def as_httpx(self, timeouts: Timeouts) -> httpx.Request:
+        """The same for another transport of httpx's. Raises `InvalidHeader` for what no header may hold."""
+        seconds = {
+            "connect": timeouts.connect,
+            "read": timeouts.response,
+            "write": timeouts.total,
+            "pool": timeouts.connect,
+        }
+        request = httpx.Request(
+            "POST", self.destination.url, headers=self.sent_headers, content=self.body, extensions={"timeout": seconds}
+        )
+        check_sent_headers(request.headers.raw)
+        return request
 
 
 @attrs.frozen
@@ -50,14 +80,16 @@ class _Prepared:
 
     Attributes:
         older_secrets: how many that were rotated away sign too. They end one by one, so the number says which.
+        head: the beginning of the request's head.
     """
 
     hook: Hook
     older_secrets: int
-    url: httpx.URL
+    destination: Destination
     shown_url: str
     shown_headers: dict[str, str]
     headers: tuple[tuple[str, str], ...]
+    head: bytes
     signer: Signer
     secrets: SecretsOfHook
 
@@ -65,51 +97,40 @@ class _Prepared:
 class RequestMaker:
     """Makes the requests of attempts. Remembers of each hook what need not be done again."""
 
-    def __init__(
-        self, destinations: DestinationPolicy, formats: Mapping[str, PayloadFormat], timeouts: Timeouts
-    ) -> None:
+    def __init__(self, destinations: DestinationPolicy, formats: Mapping[str, PayloadFormat]) -> None:
         self._destinations = destinations
         self._formats = formats
-        self._extensions = {
-            "timeout": {
-                "connect": timeouts.connect,
-                "read": timeouts.response,
-                "write": timeouts.total,
-                "pool": timeouts.connect,
-            }
-        }
         self._remembered: dict[int, _Prepared] = {}
 
     def request(self, hook: Hook, event: Event, now: datetime) -> PreparedRequest:
         """The signed POST of `event` to `hook` at `now`.
 
-        Raises `InvalidDestination` for a URL that the policy refuses, `InvalidHeader` for stored headers that this
-        library would not have stored, `UnknownPayloadVersion`, `InvalidPayload`, `InvalidInput` for an ed25519 key
-        where the package `cryptography` is missing, and whatever an app's own payload format raises.
+        Raises `InvalidDestination` for a URL that the policy refuses, `InvalidHeader` for headers, or an event's ulid,
+        that this library would not have stored, `UnknownPayloadVersion`, `InvalidPayload`, `InvalidInput` for an
+        ed25519 key where the package `cryptography` is missing, and whatever an app's own payload format raises.
         """
         prepared = self._prepare(hook, now)
         body = render(hook.payload_version, event, self._formats)
         timestamp = int(now.timestamp())
+        if not _SIGNED_ID.fullmatch(event.ulid):
+            raise InvalidHeader("webhook-id", "the stored ulid of the event holds what none of this library's does")
         signature = prepared.signer.sign(event.ulid, timestamp, body)
         signed = {
             "webhook-id": event.ulid,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature,
         }
-        request = httpx.Request(
-            "POST",
-            prepared.url,
-            headers=[*prepared.headers, *signed.items()],
-            content=body,
-            extensions=dict(self._extensions),
-        )
-        check_sent_headers(request.headers.raw)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in signed.items()])
+        head = b"%bcontent-length: %d\r\n%b\r\n" % (prepared.head, len(body), lines.encode("ascii"))
         return PreparedRequest(
-            request=request,
+            destination=prepared.destination,
+            head=RequestHead(b"POST", head, len(body)),
+            body=body,
             url=prepared.shown_url,
             headers=FrozenDict(prepared.shown_headers | signed),
-            stored_body=b"" if hook.payload_version in BUILT_IN else body,
+            is_built_in=hook.payload_version in BUILT_IN,
             secrets=prepared.secrets,
+            sent_headers=(*prepared.headers, *signed.items()),
         )
 
     def _prepare(self, hook: Hook, now: datetime) -> _Prepared:
@@ -117,20 +138,23 @@ class RequestMaker:
         remembered = self._remembered.get(hook.id)
         if remembered is not None and remembered.hook is hook and remembered.older_secrets == len(still_signing):
             return remembered
-        url = httpx.URL(self._destinations.check(hook.destination_url).url)
+        destination = self._destinations.check(hook.destination_url)
+        url = httpx.URL(destination.url)
         check_headers(hook.destination_headers)
         own = {"content-type": "application/json", "user-agent": _USER_AGENT}
         # httpx would add accept, accept-encoding and connection headers of a client: there is no client here.
         fixed = {"host": url.netloc.decode("ascii"), "accept": "*/*", "accept-encoding": "identity", **own}
         configured = tuple((name, value.reveal()) for name, value in hook.destination_headers.items())
         names = {name.lower() for name, _ in configured}
+        headers = (*((k, v) for k, v in fixed.items() if k not in names), *configured)
         prepared = _Prepared(
             hook=hook,
             older_secrets=len(still_signing),
-            url=url,
+            destination=destination,
             shown_url=masked_url(hook.destination_url),
             shown_headers=own | masked_headers(hook.destination_headers),
-            headers=(*((k, v) for k, v in fixed.items() if k not in names), *configured),
+            headers=headers,
+            head=_head(url, headers),
             signer=Signer((hook.signing_secret, *still_signing)),
             secrets=SecretsOfHook(hook, str(url)),
         )
@@ -138,3 +162,9 @@ class RequestMaker:
             self._remembered.clear()
         self._remembered[hook.id] = prepared
         return prepared
+
+
+def _head(url: httpx.URL, headers: Iterable[tuple[str, str]]) -> bytes:
+    """A head without the line that ends it."""
+    raw = ((name.encode("ascii"), value.encode("ascii")) for name, value in headers)
+    return request_head(b"POST", url.raw_path, raw).raw[:-2]

@@ -16,12 +16,12 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-import h11
 import httpx
 
 from ._connection import AnswerBody, Connection
 from ._core.destinations import Destination, DestinationPolicy
 from ._dialling import Dialler
+from ._http1 import AnswerHead, RequestHead, request_head, unsendable
 from .exceptions import InvalidInput
 
 __all__ = ["GuardedTransport"]
@@ -72,31 +72,43 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
         Raises `InvalidDestination` where the guard refuses, and httpx's transport errors.
         """
+        timeouts = request.extensions.get("timeout") or {}
         try:
-            connection, head = await self._exchange(request)
+            head, body = await self.send(
+                self._destination(request.url),
+                request_head(request.method.encode("ascii"), request.url.raw_path, request.headers.raw),
+                _body(request),
+                connect=_seconds(timeouts, "connect"),
+                response=_seconds(timeouts, "read"),
+            )
         except httpx.RequestError as error:
             error.request = request
             raise
         return httpx.Response(
-            head.status_code,
-            headers=head.headers.raw_items(),
-            stream=AnswerBody(connection, self._idle.give),
-            extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": head.reason},
+            head.status,
+            headers=head.headers,
+            stream=body,
+            extensions={"http_version": b"HTTP/" + head.version, "reason_phrase": head.reason},
             request=request,
         )
 
-    async def _exchange(self, request: httpx.Request) -> tuple[Connection, h11.Response]:
-        destination = self._destination(request.url)
+    async def send(
+        self,
+        destination: Destination,
+        head: RequestHead,
+        body: bytes | httpx.AsyncByteStream,
+        *,
+        connect: float,
+        response: float,
+    ) -> tuple[AnswerHead, AnswerBody]:
+        """Send a request that is bytes already, as `handle_async_request` does."""
         origin = (destination.scheme, destination.host, destination.port)
-        timeouts = request.extensions.get("timeout") or {}
         connection = self._idle.take(origin)
         if connection is None:
             generation = self._idle.generation
-            connection = await self._dialler.connect(
-                destination, lambda: Connection(origin, generation), _seconds(timeouts, "connect")
-            )
+            connection = await self._dialler.connect(destination, lambda: Connection(origin, generation), connect)
         try:
-            return connection, await connection.exchange(request, _seconds(timeouts, "read"))
+            return await connection.exchange(head, body, response), AnswerBody(connection, self._idle.give)
         except BaseException:
             connection.abort()
             raise
@@ -123,6 +135,15 @@ class GuardedTransport(httpx.AsyncBaseTransport):
                 self._checked.clear()
             self._checked[key] = destination
         return destination
+
+
+def _body(request: httpx.Request) -> bytes | httpx.AsyncByteStream:
+    try:
+        return request.content
+    except httpx.RequestNotRead:
+        if isinstance(request.stream, httpx.AsyncByteStream):
+            return request.stream
+        raise unsendable("its body is not an asynchronous stream") from None
 
 
 def _seconds(timeouts: Mapping[str, Any], name: str) -> float:

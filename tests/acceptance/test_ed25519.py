@@ -21,7 +21,6 @@ from procore_hooks import (
     InvalidInput,
     PreviousSecret,
     Secret,
-    Timeouts,
     VerificationError,
     generate_ed25519_secret,
     verify,
@@ -171,7 +170,7 @@ def test_keys_are_prepared_once_until_one_of_them_ends(
     by_hand.hooks.rotate_secret(1, grace=timedelta(minutes=2))
     hook = by_hand.hooks.rotate_secret(1, grace=timedelta(minutes=1))
     event = by_hand.emit("RFIs", "update").event
-    maker = RequestMaker(DestinationPolicy(), {}, Timeouts())
+    maker = RequestMaker(DestinationPolicy(), {})
     for minutes, signatures in ((0, 3), (0, 3), (1, 2), (1, 2), (2, 1), (9, 1), (1, 2), (0, 3), (0, 3)):
         headers = maker.request(hook, event, clock.now() + timedelta(minutes=minutes)).headers
         assert len(headers["webhook-signature"].split()) == signatures

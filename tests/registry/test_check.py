@@ -53,6 +53,16 @@ def test_check_reports_answers_and_errors(registry: HookRegistry, endpoint: Scri
     assert "redirect" in reports[1].problem
 
 
+def test_check_quotes_no_secret_back(registry: HookRegistry, listening: Listening, endpoint: ScriptedEndpoint) -> None:
+    """A receiver that puts what it was sent into the host that it redirects to gets it into no report."""
+    hook = listening(destination_headers={"Authorization": "Bearer c3a24b8208"})
+    endpoint.reply(302, {"location": "https://c3a24b8208.acme.example/"})
+    report = registry.hooks.check(hook.id, transport=endpoint)
+    assert "redirects" in report.problem
+    assert "acme.example" in report.advice
+    assert "c3a24b8208" not in repr(report)
+
+
 def test_check_goes_to_a_real_server(clock: ManualClock) -> None:
     """Through the library's own transport, inside a running loop too, which it must not block on itself."""
     registry = HookRegistry(destinations=DestinationPolicy.local(), clock=clock)

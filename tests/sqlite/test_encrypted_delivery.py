@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import traceback
 from typing import Any
 
 import pytest
@@ -57,6 +58,26 @@ def test_a_hook_is_decrypted_once(open_with: Open, monkeypatch: pytest.MonkeyPat
     (claim,) = make.turn(storage).claims
     assert claim.hook.destination_headers == {"X-Key": Secret("k")}
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        *(("destination_headers", text) for text in ('{"X": "hunter2', '["hunter2"]', '{"X": 7}', '{"X": null}')),
+        *(("signing_secrets", text) for text in ("{}", "[]", "[7]", '["a", "hunter2"]', '["a", ["hunter2", 1e300]]')),
+    ],
+)
+def test_a_hook_whose_row_others_spoilt_holds_up_nobody(open_with: Open, rows: Rows, column: str, text: str) -> None:
+    """What is no longer ours in a row, plain as it is, is a typed error that shows none of it; the others go on."""
+    storage = open_with(None)
+    spoilt, sound = make.listening(storage), make.listening(storage)
+    make.emit(storage)
+    rows(f"UPDATE procore_hooks_hooks SET {column} = ? WHERE id = ?", text, spoilt.id)
+    assert [claim.hook.id for claim in make.turn(storage).claims] == [sound.id]
+    with pytest.raises(SecretUnreadable, match=f"hook {spoilt.id}, {column}: the text was damaged") as caught:
+        storage.get_hook(spoilt.id)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__cause__ is None
 
 
 def test_a_hook_without_its_key_holds_up_nobody(open_with: Open, rows: Rows, caplog: pytest.LogCaptureFixture) -> None:

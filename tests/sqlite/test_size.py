@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from procore_hooks import DestinationPolicy, SQLiteStorage, Timeouts
+from procore_hooks import DestinationPolicy, SQLiteStorage
 from procore_hooks._core.claims import Claim, Settlement
 from procore_hooks._core.models import Attempt
 from procore_hooks._core.secret import Secret
@@ -74,7 +74,7 @@ def test_bytes_per_delivery(path: Path, storage: SQLiteStorage, rows: Rows) -> N
     for start in range(0, EVENTS, 100):
         events = [EmitRequest(event=an_event(number)) for number in range(start, start + 100)]
         storage.emit(events, T0, None)
-    requests = RequestMaker(DestinationPolicy(), {}, Timeouts())
+    requests = RequestMaker(DestinationPolicy(), {})
     settlements: list[Settlement] = []
     attempts: dict[int, Attempt] = {}
     while claims := make.turn(storage, *settlements, now=at(1.25), capacity=64).claims:

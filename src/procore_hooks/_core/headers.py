@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import NoReturn
 
 from ..exceptions import InvalidHeader
@@ -27,7 +28,8 @@ _MAX_KEPT_TOGETHER = 16_384
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# Halves of surrogate pairs are no text that a database takes.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _RAW_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # What may end a scheme or a parameter's name and begin the credential itself.
 _CREDENTIAL_BOUNDS = re.compile(r"[\s,;:=\"']+")
@@ -54,12 +56,13 @@ def check_headers(headers: Mapping[str, str | Secret]) -> FrozenDict[str, Secret
     """
     if not isinstance(headers, Mapping):
         _refuse(None, f"{type(headers).__name__} is not a mapping: use a dict of names to values")
-    if len(headers) > _MAX_HEADERS:
-        _refuse(None, f"{len(headers)} headers are more than the {_MAX_HEADERS} that may be: use fewer")
+    given_headers = list(islice(headers.items(), _MAX_HEADERS + 1))
+    if len(given_headers) > _MAX_HEADERS:
+        _refuse(None, f"more than the {_MAX_HEADERS} headers that may be are there: use fewer")
     checked: dict[str, Secret] = {}
     seen: set[str] = set()
     together = 0
-    for given, value in headers.items():
+    for given, value in given_headers:
         name = _checked_name(given)
         if name.lower() in seen:
             _refuse(name, "the name is there twice, for case does not count: keep one of them")
@@ -74,8 +77,8 @@ def check_headers(headers: Mapping[str, str | Secret]) -> FrozenDict[str, Secret
 def check_sent_headers(raw: Iterable[tuple[bytes, bytes]]) -> None:
     """Refuse a request whose header names or values, as they would go out, hold a control character other than a tab.
 
-    The last wall: what was stored by other means than this library did not pass `check_headers`, and over HTTP/2 it
-    would go out. Raises `InvalidHeader`, which shows neither name nor value.
+    The last wall before a transport that is not our own: over HTTP/2 it would go out. Raises `InvalidHeader`, which
+    shows neither name nor value.
     """
     if _RAW_CONTROLS.search(b"".join([text for header in raw for text in header])):
         raise InvalidHeader("headers", "one of them holds a line break or another control character")
@@ -84,12 +87,13 @@ def check_sent_headers(raw: Iterable[tuple[bytes, bytes]]) -> None:
 def masked_headers(headers: Mapping[str, str | Secret]) -> FrozenDict[str, str]:
     """Configured headers as they may be shown: lower-case names, values as stars and their last five characters.
 
-    So Procore shows an Authorization header. A credential too short for that is stars only. Control characters, which
-    no header has that this library stored, become ``?``.
+    So Procore shows an Authorization header. A credential too short for that is stars only. Of what no header has that
+    this library stored, a name that is none is stars, since it may be a misplaced value, and control characters and
+    halves of surrogate pairs become ``?``.
     """
     return FrozenDict(
         {
-            _CONTROLS.sub("?", name.lower()): _CONTROLS.sub("?", _masked_value(reveal(value)))
+            name.lower() if _TOKEN.fullmatch(name) else MASK: _CONTROLS.sub("?", _masked_value(reveal(value)))
             for name, value in headers.items()
         }
     )
@@ -136,7 +140,9 @@ def _checked_name(name: object) -> str:
         _refuse(None, f"a name has {len(name):,} characters, over the {_MAX_NAME} that may be: use a shorter one")
     if not _TOKEN.fullmatch(name):
         _refuse(None, "a name is empty or holds other characters than letters, digits and !#$%&'*+-.^_`|~: mend it")
-    if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
+    # CGI, and WSGI after it, make one variable of "Webhook_Id" and "webhook-id".
+    usual = name.lower().replace("_", "-")
+    if usual in _RESERVED or usual.startswith(_RESERVED_PREFIXES):
         _refuse(name, "this header is set by the sender itself or by the connection: leave it out")
     return name
 

@@ -1,17 +1,19 @@
 """What of a hook must not be quoted: by the text of an error, or by an answer that the history keeps.
 
 Transports other than ours may put what they were given into their errors, and some receivers send back what they got,
-all of it. Both are searched for the hook's secrets, as they were sent, and stars put in their place. In another
-writing, such as base64, a secret is not found.
+all of it. Both are searched for the hook's secrets, as they were sent and as JSON, URLs and HTML write them, and stars
+put in their place. In a writing that changes letters and digits, such as base64 or gzip, a secret is not found.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from .models import Hook
 from .secret import MASK
@@ -19,14 +21,28 @@ from .secret import MASK
 __all__ = ["SecretsOfHook"]
 
 _PARTS: Final = re.compile(r"[\s,;:=\"']+")
-# What says of a header that its value is a credential, whatever that looks like.
+# What stands before a credential and is none: the scheme of a header, the name of a parameter within it.
+_LABEL: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,19}(?=\s*=\s*[^\s=])|\A[A-Za-z-]{1,20}(?=\s)", re.ASCII)
+_BASIC: Final = re.compile(r"basic\s+([A-Za-z0-9+/]+)=*", re.IGNORECASE)
+# What says of a header or a parameter that its value is a credential, whatever that looks like.
 _CREDENTIAL: Final = re.compile(r"auth|key|pass|secret|sign|token", re.IGNORECASE)
 _WORD: Final = re.compile(r"[A-Za-z][a-z]{0,14}", re.ASCII)
 _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[a-z.+*-]+", re.ASCII)
 # An error is a line about the request and may lose a word too many. A kept answer is evidence and may not.
 _SHORTEST_IN_ERROR: Final = 4
 _SHORTEST_IN_ANSWER: Final = 8
+# Of each value, and of all together: a customer who writes a thousand would make every answer slow to search.
+_MOST_PARTS: Final = 8
+_MOST_SOUGHT: Final = 200
+_MOST_TRIED: Final = 64
 _STARS: Final = MASK.encode("ascii")
+# What is written the same in every spelling.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9]+", re.ASCII)
+# JSON's \u002B for a plus.
+_MOST_PER_BYTE: Final = 6
+# What JSON is written without where it may end up in HTML: by Go and Ruby, by .NET, by Gson.
+_MARKUP: Final = (re.compile(r"[&<>]"), re.compile(r"[&<>'`+]"), re.compile(r"[&<>'=]"))
+_PERCENT: Final = re.compile(r"%[0-9A-F]{2}")
 
 
 class SecretsOfHook:
@@ -40,55 +56,153 @@ class SecretsOfHook:
 
     def __init__(self, hook: Hook, sent_url: str | None = None) -> None:
         """`sent_url` is the hook's URL as it was sent, where that is another spelling."""
-        headers = {name: value.reveal() for name, value in hook.destination_headers.items()}
-        signing = {hook.signing_secret.reveal(), *(one.secret.reveal() for one in hook.previous_secrets)}
+        headers = [(name, value.reveal()) for name, value in hook.destination_headers.items()]
+        signing = [hook.signing_secret.reveal(), *(one.secret.reveal() for one in hook.previous_secrets)]
         urls = {hook.destination_url, sent_url or hook.destination_url}
-        queries = {url.partition("?")[2] for url in urls}
-        paths = {"/" + url.partition("?")[0].partition("://")[2].partition("/")[2] for url in urls}
-        named = [value for name, value in headers.items() if _CREDENTIAL.search(name)]
-        credentials = {text for value in named for text in (value, *_split(value))}
-        others = {text for value in (*headers.values(), *_parameters(queries)) for text in _split(value)}
-        segments = {segment for path in paths for segment in path.split("/") if _may_be_secret(segment)}
-        in_errors = {*headers.values(), *signing, *queries, *credentials, *others, *paths, *segments}
-        self._in_errors = _longest_first(text for text in in_errors if len(text) >= _SHORTEST_IN_ERROR)
-        in_answers = {*signing, *credentials, *filter(_may_be_secret, (*headers.values(), *queries, *others))}
-        self._in_answers = [
-            text.encode("utf-8", "surrogatepass")
-            for text in _longest_first(spelling for text in in_answers for spelling in {text, json.dumps(text)[1:-1]})
-            if len(text) >= _SHORTEST_IN_ANSWER
-        ]
+        queries = [url.partition("?")[2] for url in urls]
+        paths = ["/" + url.partition("?")[0].partition("://")[2].partition("/")[2] for url in urls]
+        named = [*headers, *(parameter for query in queries for parameter in _parameters(query))]
+        # Receivers have the signing secret, and may well write it without the prefix.
+        credentials = {part for secret in signing for part in (secret, *_split(secret.partition("_")[2]))}
+        others = {*(value for _, value in headers), *queries}
+        for name, value in named:
+            (credentials if _CREDENTIAL.search(name) else others).update((value, *_split(value)))
+        segments = {spelling for path in paths for one in path.split("/") for spelling in (one, unquote(one))}
+        in_errors = {*credentials, *others, *paths, *filter(_may_be_secret, segments)}
+        self._in_errors = _Sought(in_errors, _SHORTEST_IN_ERROR)
+        self._in_answers = _Sought({*credentials, *filter(_may_be_secret, others)}, _SHORTEST_IN_ANSWER)
 
     def masked_in_error(self, text: str) -> str:
         """The text of an error without them."""
-        for secret in self._in_errors:
-            text = text.replace(secret, MASK)
-        return text
+        return self._in_errors.masked(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
-    def masked_in_answer(self, body: bytes) -> bytes:
-        """What came back, without those of at least eight characters."""
-        for secret in self._in_answers:
-            if secret in body:
-                body = body.replace(secret, _STARS)
-        return body
+    def masked_in_words(self, text: str) -> str:
+        """What quotes an answer, without those of at least eight characters."""
+        return self._in_answers.masked(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
-    def masked_in_headers(self, raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def masked_in_answer(self, body: bytes, most: int, *, is_cut: bool) -> bytes:
+        """The first `most` bytes of what came back, without those of at least eight characters.
+
+        `is_cut` says that more was to come, so that the end may be in the middle of one: eight bytes or more of its
+        beginning are masked there too.
+        """
+        looked_at = body[: most + self._in_answers.longest]
+        if is_cut or len(looked_at) < len(body):
+            looked_at = self._in_answers.without_begun(looked_at)
+        return self._in_answers.masked(looked_at)[:most]
+
+    def masked_in_headers(self, raw: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
         """The same of the headers of an answer."""
-        together = b"\n".join([text for header in raw for text in header])
-        if not any(secret in together for secret in self._in_answers):
+        if not self._in_answers.may_be_in(b"\n".join([text for header in raw for text in header])):
             return raw
-        return [(self.masked_in_answer(name), self.masked_in_answer(value)) for name, value in raw]
+        masked = self._in_answers.masked
+        return [(masked(name), masked(value)) for name, value in raw]
+
+
+class _Sought:
+    """Texts of at least `shortest` characters, in all their spellings, to be found in bytes and masked.
+
+    Attributes:
+        longest: how many bytes any spelling has at the most.
+    """
+
+    def __init__(self, texts: Iterable[str], shortest: int) -> None:
+        # The longest first: a part of it that is masked would keep the whole from being found.
+        chosen = sorted((text for text in texts if len(text) >= shortest), key=len, reverse=True)
+        self._texts = chosen[:_MOST_SOUGHT]
+        self.longest = _MOST_PER_BYTE * (len(self._texts[0].encode("utf-8", "surrogatepass")) if self._texts else 0)
+
+    # Made when they are first needed: most hooks never have an error, nor an answer that holds a secret.
+
+    @cached_property
+    def _spellings(self) -> list[bytes]:
+        return list(dict.fromkeys(spelling for text in self._texts for spelling in _spelled(text)))
+
+    @cached_property
+    def _cores(self) -> list[bytes]:
+        """A piece of each text that all its spellings share. Most answers hold none, and that is soon found out."""
+        cores: list[bytes] = []
+        for core in sorted({max(_PLAIN.findall(text), key=len, default="") for text in self._texts}, key=len):
+            plain = core.encode("ascii")
+            if not any(other in plain for other in cores):
+                cores.append(plain)
+        return cores
+
+    def may_be_in(self, content: bytes) -> bool:
+        """False if none of them is in `content`. Quick."""
+        for core in self._cores:  # noqa: SIM110 - a generator would take twice as long
+            if core in content:
+                return True
+        return False
+
+    def masked(self, content: bytes) -> bytes:
+        """`content` with stars in the place of each."""
+        if self.may_be_in(content):
+            for spelling in self._spellings:
+                content = content.replace(spelling, _STARS)
+        return content
+
+    def without_begun(self, content: bytes) -> bytes:
+        """`content` with stars in the place of one that its end has cut, if eight bytes or more of it are there."""
+        begun = min((_begins(content, spelling) for spelling in self._spellings), default=len(content))
+        return content if begun == len(content) else content[:begun] + _STARS
+
+
+def _begins(content: bytes, sought: bytes) -> int:
+    """Where `content` ends in a beginning of `sought` of at least eight bytes; its length if it does not."""
+    begun = sought[:_SHORTEST_IN_ANSWER]
+    start = first = content.find(begun, max(0, len(content) - len(sought) + 1))
+    for _ in range(_MOST_TRIED):
+        if start < 0:
+            return len(content)
+        if sought.startswith(content[start:]):
+            return start
+        start = content.find(begun, start + 1)
+    return first  # a text that repeats itself over and over: rather too much than too slowly
+
+
+def _spelled(text: str) -> list[bytes]:
+    """`text` as it is, in JSON as this and other languages write it, in a URL, and in HTML."""
+    if text.isascii() and text.isalnum():
+        return [text.encode("ascii")]
+    in_json = json.dumps(text)[1:-1]
+    in_url = quote(text, safe="", errors="surrogatepass")
+    spellings = (
+        text,
+        in_json,
+        in_json.replace("/", "\\/"),
+        *(markup.sub(lambda found: f"\\u{ord(found[0]):04X}", in_json) for markup in _MARKUP),
+        *(markup.sub(lambda found: f"\\u{ord(found[0]):04x}", in_json) for markup in _MARKUP),
+        in_url,
+        _PERCENT.sub(lambda found: found[0].lower(), in_url),
+        text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+    )
+    return [spelling.encode("utf-8", "surrogatepass") for spelling in dict.fromkeys(spellings)]
 
 
 def _split(value: str) -> list[str]:
-    """A value's last parts: its first is most often a word such as "Bearer", and that of a parameter its name."""
-    parts = [part for part in _PARTS.split(value) if part]
-    return parts[1:] or parts
+    """What may be credentials in a header's value: its parts without its scheme and the names in it.
+
+    And the long runs of letters and digits in those, which every writing has, and one writing within another. Of Basic
+    authentication it is the password too, and what it was encoded with.
+    """
+    parts = _longest(filter(None, _PARTS.split(_LABEL.sub(" ", value))))
+    parts += _longest(run for part in parts for run in _PLAIN.findall(part) if _may_be_secret(run))
+    basic = _BASIC.fullmatch(value)
+    if basic is not None and len(basic[1]) % 4 != 1:
+        decoded = base64.b64decode(basic[1] + "=" * (-len(basic[1]) % 4)).decode("utf-8", "replace")
+        parts += decoded, decoded.partition(":")[2]
+    return parts
 
 
-def _parameters(queries: Iterable[str]) -> list[str]:
-    """The parameters of queries, as they were sent and decoded."""
-    parameters = [parameter for query in queries for parameter in query.split("&")]
-    return [*parameters, *map(unquote, parameters)]
+def _parameters(query: str) -> list[tuple[str, str]]:
+    """Names and values of a query's longest parameters, as sent and decoded. One without a name is a value."""
+    found: list[tuple[str, str]] = []
+    for parameter in _longest(query.split("&")):
+        name, mark, value = parameter.partition("=")
+        name, value = (name, value) if mark else ("", name)
+        found += (name, value), (name, unquote(value))
+    return found
 
 
 def _may_be_secret(text: str) -> bool:
@@ -96,5 +210,5 @@ def _may_be_secret(text: str) -> bool:
     return len(text) >= _SHORTEST_IN_ANSWER and not (_WORD.fullmatch(text) or _MEDIA_TYPE.fullmatch(text))
 
 
-def _longest_first(texts: Iterable[str]) -> list[str]:
-    return sorted(texts, key=len, reverse=True)
+def _longest(parts: Iterable[str]) -> list[str]:
+    return sorted(parts, key=len, reverse=True)[:_MOST_PARTS]

@@ -33,7 +33,7 @@ class Secret:
         plain = text.reveal() if isinstance(text, Secret) else text
         if not isinstance(plain, str):
             raise TypeError(f"a Secret wraps a str, not {type(plain).__name__}")
-        object.__setattr__(self, "_text", plain)
+        object.__setattr__(self, "_text", str.__str__(plain))  # a subclass could say otherwise later
 
     def reveal(self) -> str:
         """The string itself."""

@@ -207,9 +207,9 @@ class HookCache:
         self._logged_at = float("-inf")
 
     def load(self, cursor: sqlite3.Cursor, hook_ids: Sequence[int]) -> dict[int, Hook]:
-        """The hooks as they are now, without those whose secrets the keys at hand do not decrypt.
+        """The hooks as they are now, without those whose secrets are damaged, or not decrypted by the keys at hand.
 
-        Raises `SecretUnreadable` if there are no keys at all: not these hooks are at fault, but this process.
+        Raises `SecretUnreadable` if one is encrypted and there are no keys at all: this process is at fault then.
         """
         if not hook_ids:
             return {}
@@ -222,7 +222,7 @@ class HookCache:
                 try:
                     cached = self._hooks[row[0]] = (row, hook_from_row(row, self._keys))
                 except SecretUnreadable as error:
-                    if self._keys is None:
+                    if self._keys is None and error.key_id is not None:
                         raise
                     self._unreadable.append(error)
                     continue

@@ -10,7 +10,8 @@ from typing import Any, Final, cast
 from ..._core.frozen import FrozenDict, freeze
 from ..._core.models import Attempt, AttemptOutcome, Delivery, DeliveryStatus, Event, Hook, PreviousSecret, Trigger
 from ..._core.secret import Secret
-from ...keyring import KeyRing
+from ...exceptions import SecretUnreadable
+from ...keyring import DAMAGED, KeyRing
 from .encryption import decrypted, encrypted
 
 __all__ = [
@@ -86,13 +87,13 @@ def secret_columns(hook: Hook, keys: KeyRing | None) -> dict[str, str]:
 
 def hook_from_row(row: Sequence[Any], keys: KeyRing | None) -> Hook:
     """A hook of HOOK_COLUMNS. Raises `SecretUnreadable`."""
-    headers = json.loads(decrypted(keys, row[0], "destination_headers", row[3]))
-    current, *older = json.loads(decrypted(keys, row[0], "signing_secrets", row[11]))
+    headers = _headers(row[0], decrypted(keys, row[0], "destination_headers", row[3]))
+    current, older = _signing_secrets(row[0], decrypted(keys, row[0], "signing_secrets", row[11]))
     return Hook(
         id=row[0],
         namespace=row[1],
         destination_url=row[2],
-        destination_headers=FrozenDict({name: Secret(value) for name, value in headers.items()}),
+        destination_headers=headers,
         company_id=row[4],
         project_id=row[5],
         include_projects=bool(row[6]),
@@ -100,13 +101,33 @@ def hook_from_row(row: Sequence[Any], keys: KeyRing | None) -> Hook:
         when_disabled=row[8],
         payload_version=row[9],
         max_in_flight=row[10],
-        signing_secret=Secret(current),
-        previous_secrets=tuple(PreviousSecret(secret=Secret(text), expires_at=moment(end)) for text, end in older),
+        signing_secret=current,
+        previous_secrets=older,
         created_at=moment(row[12]),
         updated_at=moment(row[13]),
         failing_since=moment_or_none(row[14]),
         paused_until=moment_or_none(row[15]),
     )
+
+
+# Rows that others wrote into may hold anything. What JSON's own errors say of it is the secrets themselves.
+_NOT_OURS: Final = (ValueError, TypeError, AttributeError, OverflowError)
+
+
+def _headers(hook_id: int, text: str) -> FrozenDict[str, Secret]:
+    try:
+        return FrozenDict({name: Secret(value) for name, value in json.loads(text).items()})
+    except _NOT_OURS:
+        raise SecretUnreadable(None, f"hook {hook_id}, destination_headers: {DAMAGED}") from None
+
+
+def _signing_secrets(hook_id: int, text: str) -> tuple[Secret, tuple[PreviousSecret, ...]]:
+    try:
+        current, *older = json.loads(text)
+        previous = tuple(PreviousSecret(secret=Secret(one), expires_at=moment(end)) for one, end in older)
+        return Secret(current), previous
+    except _NOT_OURS:
+        raise SecretUnreadable(None, f"hook {hook_id}, signing_secrets: {DAMAGED}") from None
 
 
 def trigger_from_row(row: Sequence[Any]) -> Trigger:

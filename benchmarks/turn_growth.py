@@ -1,0 +1,127 @@
+"""Settle and claim 64 in a turn: how its cost grows with what waits, with the hooks, and beside a paused hook.
+
+The storage is called as a dispatcher calls it; attempts are recorded in full. What a turn costs is the median of many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from procore_hooks import Attempt, DestinationPolicy, Hook, HookRegistry
+from procore_hooks._core.claims import Claim, Settlement
+from procore_hooks._requests import RequestMaker
+
+from ._backlog import listen, opened
+from ._bulk import add_waiting, pause
+from ._harness import Bar, Options, Result, alternate, folder, main, ratio, require, side
+
+_AT_ONCE: Final = 64
+_LEASE: Final = timedelta(hours=1)
+_BAR: Final = Bar(1.3, 1.1)
+_ANSWER: Final = {"content-type": "text/plain; charset=utf-8", "content-length": "2", "server": "sink"}
+_FIGURE: Final = "settle + claim per delivery in a turn of 64, growth"
+
+
+def measure(options: Options) -> Sequence[Result]:
+    """Four rows, of which the third tells how much of the second is that a turn touches 64 queues, not one."""
+    few, some, many = options.size(1_000, 200), options.size(100_000, 1_000), options.size(1_000_000, 2_000)
+    hooks = options.size(10_000, 100)
+    with folder() as where, contextlib.ExitStack() as stack:
+
+        def turns(name: str, hooks: int, waiting: int, beside: int = 0) -> _Turns:
+            registry = stack.enter_context(opened(where / f"{name}.db"))
+            if beside:
+                paused = listen(registry, "http://127.0.0.1:1")
+                add_waiting(where / f"{name}.db", paused.id, beside)
+                pause(where / f"{name}.db", paused.id)
+            first = listen(registry, "http://127.0.0.1:1", hooks, max_in_flight=_AT_ONCE if hooks == 1 else 1)
+            return _Turns(registry, where / f"{name}.db", first, hooks, waiting, options.size(10, 2))
+
+        files = {
+            "1 hook, few": turns("few", 1, few),
+            "1 hook, many": turns("many", 1, many),
+            "1 hook": turns("one", 1, some),
+            "64 hooks": turns("sixty-four", _AT_ONCE, some),
+            "all hooks": turns("hooks", hooks, some),
+            "beside": turns("beside", 1, some, beside=many),
+        }
+        costs = alternate(options.runs, {name: _in_microseconds(one) for name, one in files.items()})
+
+    def growth(what: str, over: str, under: str, bar: Bar | None = _BAR) -> Result:
+        above, below = (side(name, costs[name], "µs per delivery") for name in (over, under))
+        return ratio(f"{_FIGURE} {what}", f"{over!r} over {under!r}", above, below, bar)
+
+    return [
+        growth(f"from {few:,} to {many:,} waiting", "1 hook, many", "1 hook, few"),
+        growth(f"from 1 to {hooks:,} hooks, {some:,} waiting", "all hooks", "1 hook"),
+        growth(f"from 64 to {hooks:,} hooks (for comparison)", "all hooks", "64 hooks", None),
+        growth(f"beside a paused hook with {many:,} waiting", "beside", "1 hook"),
+    ]
+
+
+def _in_microseconds(turns: _Turns) -> Callable[[], float]:
+    return lambda: turns.cost() * 1e6
+
+
+@attrs.define
+class _Turns:
+    """Turns on one file."""
+
+    registry: HookRegistry
+    path: Path
+    first: Hook
+    hooks: int
+    waiting: int
+    number: int
+    _maker: RequestMaker = attrs.field(factory=lambda: RequestMaker(DestinationPolicy.local(), {}), init=False)
+    _claims: tuple[Claim, ...] = attrs.field(default=(), init=False)
+    _left: int = attrs.field(default=0, init=False)
+
+    def cost(self, rounds: int = 3) -> float:
+        """Seconds per delivery: the median of `number` turns, three times over, with as many waiting as wanted."""
+        seconds = []
+        for _ in range(rounds):
+            add_waiting(self.path, self.first.id, self.waiting - self._left, self.hooks)
+            self._left = self.waiting
+            seconds += [self._turn() for _ in range(self.number)]
+        return statistics.median(seconds[1:]) / _AT_ONCE
+
+    def _turn(self) -> float:
+        settlements = [self._settled(claim) for claim in self._claims]
+        now = datetime.now(UTC)
+        began = time.perf_counter()
+        turn = self.registry.storage.turn(settlements, now=now, due_by=now, lease=_LEASE, capacity=_AT_ONCE)
+        seconds = time.perf_counter() - began
+        require(len(turn.claims) == _AT_ONCE, f"a turn claimed {len(turn.claims)}, not {_AT_ONCE}")
+        require(not turn.late, "settlements came late")
+        self._claims, self._left = turn.claims, self._left - _AT_ONCE
+        return seconds
+
+    def _settled(self, claim: Claim) -> Settlement:
+        """The claim's request went out, signed, and was answered."""
+        prepared = self._maker.request(claim.hook, claim.event, claim.claimed_at)
+        attempt = Attempt(
+            number=claim.number,
+            outcome="ok",
+            request_url=prepared.url,
+            request_headers=prepared.headers,
+            request_body=prepared.stored_body,
+            response_status=200,
+            response_headers=_ANSWER,
+            response_body=b"ok",
+            started_at=claim.claimed_at,
+            completed_at=claim.claimed_at + timedelta(milliseconds=1),
+        )
+        return Settlement(claim=claim, attempt=attempt, status="delivered")
+
+
+if __name__ == "__main__":
+    main(measure)
