@@ -24,6 +24,7 @@ from ._harness import ROOT, Bar, Result, add_options, progress, result_from, sho
 NAMES: Final = (
     "loop_of_posts",
     "bare_transport",
+    "guard_cost",
     "shared_async_client",
     "celery_redis",
     "huey_sqlite",

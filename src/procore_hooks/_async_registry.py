@@ -10,9 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, Self
-
-import httpx
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ._clock import Clock
 from ._core.destinations import DestinationPolicy
@@ -32,14 +30,17 @@ from ._core.models import (
     Verdict,
     WhenDisabled,
 )
+from ._core.payloads import PayloadFormat
 from ._core.secret import Secret
 from ._deliveries import Deliveries
 from ._hooks import Hooks
 from ._registry import BoundRegistry, HookRegistry
-from ._requests import PayloadFormat
 from ._triggers import Triggers
 from .resources import ResourceCatalog
 from .storage._base import Storage
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["AsyncBoundRegistry", "AsyncHookRegistry"]
 

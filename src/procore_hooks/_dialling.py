@@ -31,7 +31,7 @@ from .exceptions import InvalidDestination
 __all__ = ["Dialler", "NameNotFound", "NameTimeout", "TLSFailed", "TLSTimeout", "is_own_address"]
 
 T = TypeVar("T")
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 MAX_ANSWERS = 256
 MAX_DIALLED = 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, TypeVar
@@ -23,6 +22,8 @@ def until_ids_are_free(now: datetime, store: Callable[[bool], T]) -> T:
     Two processes draw the same number in the same millisecond once in about two million times.
     """
     for again in (False, *(True,) * _MORE_TRIES):
-        with contextlib.suppress(EventIdTaken):
+        try:
             return store(again)
+        except EventIdTaken:
+            pass
     raise InvalidInput("clock", f"no free event id was found at {now.isoformat()}: does the clock stand still?")

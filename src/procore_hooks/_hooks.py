@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-import attrs
-import httpx
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._core.checks import (
     check_choice,
@@ -27,20 +22,17 @@ from ._core.models import Delivery, EndpointReport, Hook, HookStatus, Page, Prev
 from ._core.payloads import check_version
 from ._core.secret import Secret
 from ._core.signing import check_secret
-from ._endpoint_check import check_endpoint, check_url
 from ._event_ids import until_ids_are_free
-from ._requests import RequestMaker
 from ._signing_secrets import another_of_its_kind, random_secret
-from ._transport import GuardedTransport
 from .exceptions import InvalidInput
 from .storage._base import HookQuery
 
 if TYPE_CHECKING:
+    import httpx
+
     from ._registry import HookRegistry
 
 __all__ = ["Hooks"]
-
-T = TypeVar("T")
 
 _MOST_PREVIOUS_SECRETS = 10
 _LONGEST_GRACE = timedelta(days=365)
@@ -230,7 +222,10 @@ class Hooks:
         Raises:
             NotFound: there is no such hook.
         """
-        return _run_apart(self.check_async(url_or_id, timeouts=timeouts, transport=transport))
+        # Here and below: what sends takes longer to import than all that an app needs in order to emit.
+        from ._checking import run_apart
+
+        return run_apart(self.check_async(url_or_id, timeouts=timeouts, transport=transport))
 
     async def check_async(
         self,
@@ -240,25 +235,12 @@ class Hooks:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> EndpointReport:
         """The same as `check`, in the caller's loop."""
-        timeouts = timeouts or Timeouts()
-        if isinstance(url_or_id, str):
-            hook = self._unsaved(url_or_id)
-        else:
-            hook = await asyncio.to_thread(self.get, url_or_id)
-        maker = RequestMaker(self._registry.destinations, self._registry.payload_formats)
-        now = self._registry.clock.now()
-        refused = check_url(hook.destination_url, self._registry.destinations)
-        if refused is not None:
-            return refused
-        prepared = maker.request(hook, self._registry.ping_event(hook), now)
-        own = GuardedTransport(self._registry.destinations) if transport is None else transport
-        try:
-            report = await check_endpoint(prepared.as_httpx(timeouts), self._registry.destinations, own, timeouts)
-            # The host of a redirect is the receiver's own words.
-            return attrs.evolve(report, advice=prepared.secrets.masked_in_words(report.advice))
-        finally:
-            if transport is None:
-                await own.aclose()
+        from ._checking import check_hook
+
+        def get() -> Hook:
+            return self._unsaved(url_or_id) if isinstance(url_or_id, str) else self.get(url_or_id)
+
+        return await check_hook(self._registry, get, timeouts or Timeouts(), transport)
 
     def _unsaved(self, url: str) -> Hook:
         now = self._registry.clock.now()
@@ -318,22 +300,3 @@ def _check_scope(company_id: str | None, project_id: str | None, include_project
         raise InvalidInput("include_projects", "True goes with a company hook only, this one is for a project")
     if include_projects and company_id is None:
         raise InvalidInput("include_projects", "True needs a company_id; without one a hook hears everything already")
-
-
-def _run_apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` in a loop of its own in a thread of its own: the caller may well be inside a running loop."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="procore-hooks-check", daemon=True)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]

@@ -149,7 +149,7 @@ class AnswerParser:
         self._method = method
         self._head, self._plain_body, self._interim_answers, self._seen = None, None, 0, 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """What came."""
         self._came += data
 

@@ -29,16 +29,14 @@ from ._core.ids import IdSource
 from ._core.json_strict import DEFAULT_MAX_BYTES, MAX_BYTES, serialise
 from ._core.matching import explain
 from ._core.models import Emission, Event, EventInput, Hook, Verdict
-from ._core.payloads import BUILT_IN
+from ._core.payloads import BUILT_IN, PayloadFormat
 from ._deliveries import Deliveries
 from ._event_ids import until_ids_are_free
 from ._hooks import Hooks
-from ._requests import PayloadFormat
 from ._triggers import Triggers
 from .exceptions import InvalidInput, NotFound
 from .resources import ResourceCatalog
 from .storage._base import EmitRequest, HookQuery, Storage
-from .storage.memory import MemoryStorage
 
 __all__ = ["BoundRegistry", "HookRegistry"]
 
@@ -71,7 +69,7 @@ class HookRegistry:
         clock: Clock | None = None,
         max_payload_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        self.storage: Storage = MemoryStorage() if storage is None else storage
+        self.storage = _in_memory() if storage is None else storage
         self.resources = resources
         self.destinations = destinations
         self.payload_formats = _checked_formats({} if payload_formats is None else payload_formats)
@@ -180,15 +178,6 @@ class HookRegistry:
             self.resources.check(resource, action)
         payload_json = serialise(one.payload, max_bytes=self._max_payload_bytes)
         occurred_at = now if one.occurred_at is None else check_moment("occurred_at", one.occurred_at)
-        ids = {
-            name: None if value is None else check_id(name, value)
-            for name, value in (
-                ("resource_id", one.resource_id),
-                ("company_id", one.company_id),
-                ("project_id", one.project_id),
-                ("user_id", one.user_id),
-            )
-        }
         event_id, ulid = self._next_ids(now)
         return Event(
             id=event_id,
@@ -197,9 +186,12 @@ class HookRegistry:
             action=action,
             occurred_at=occurred_at,
             payload_json=payload_json,
+            resource_id=check_id("resource_id", one.resource_id),
+            company_id=check_id("company_id", one.company_id),
+            project_id=check_id("project_id", one.project_id),
+            user_id=check_id("user_id", one.user_id),
             metadata=check_metadata("metadata", one.metadata),
             related_resources=check_related_resources(one.related_resources),
-            **ids,
         )
 
     def _next_ids(self, now: datetime) -> tuple[int, str]:
@@ -331,6 +323,12 @@ class BoundRegistry:
 
     def _missing_in(self, one: EventInput) -> dict[str, Any]:
         return {name: value for name, value in self._filled.items() if getattr(one, name) is None}
+
+
+def _in_memory() -> Storage:
+    from .storage.memory import MemoryStorage
+
+    return MemoryStorage()
 
 
 def _checked_formats(formats: Mapping[str, PayloadFormat]) -> dict[str, PayloadFormat]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -15,15 +15,13 @@ from ._core.frozen import FrozenDict
 from ._core.headers import check_headers, check_sent_headers, masked_headers
 from ._core.masking import SecretsOfHook
 from ._core.models import Event, Hook, Timeouts, masked_url
-from ._core.payloads import BUILT_IN, render
+from ._core.payloads import BUILT_IN, PayloadFormat, render
 from ._core.signing import Signer
 from ._http1 import RequestHead, request_head
 from ._version import __version__
 from .exceptions import InvalidHeader
 
-__all__ = ["PayloadFormat", "PreparedRequest", "RequestMaker"]
-
-PayloadFormat = Callable[[Event], object]
+__all__ = ["PreparedRequest", "RequestMaker"]
 
 _USER_AGENT: Final = f"procore-hooks/{__version__}"
 # What is signed and sent of an event's id, which may come from a storage that others wrote to.

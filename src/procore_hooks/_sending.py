@@ -92,24 +92,9 @@ class Sender:
         try:
             prepared = self._maker.request(claim.hook, claim.event, started_at)
         except Exception as error:
-            attempt = Attempt(
-                number=claim.number,
-                outcome="unknown",
-                request_url=masked_url(claim.hook.destination_url),
-                request_headers=masked_headers(claim.hook.destination_headers),
-                started_at=started_at,
-            )
-            secrets = SecretsOfHook(claim.hook)
-            return self._sent(attempt, received, _tidy(_unprepared(claim, error), secrets), secrets)
-        attempt = Attempt(
-            number=claim.number,
-            outcome="unknown",
-            request_url=prepared.url,
-            request_headers=prepared.headers,
-            request_body=prepared.stored_body,
-            started_at=started_at,
-        )
-        secrets, error_text = prepared.secrets, None
+            text = _tidy(_unprepared(claim, error), SecretsOfHook(claim.hook))
+            return self._sent(claim, None, started_at, received, text)
+        error_text = None
         now = asyncio.get_running_loop().time()
         deadline = asyncio.timeout_at(min(now + self._timeouts.total, send_by))
         try:
@@ -123,8 +108,8 @@ class Sender:
                 what = "no answer came" if received.status is None else "the answer did not end"
                 error_text = f"{what} within {self._timeouts.total:g} s"
             else:
-                error_text = _tidy(_in_words(error), secrets)
-        return self._sent(attempt, received, error_text, secrets)
+                error_text = _tidy(_in_words(error), prepared.secrets)
+        return self._sent(claim, prepared, started_at, received, error_text)
 
     async def _exchange(self, prepared: PreparedRequest, received: _Received) -> None:
         if type(self._transport) is GuardedTransport:  # a subclass may do things of its own
@@ -161,14 +146,29 @@ class Sender:
         finally:
             await body.aclose()
 
-    def _sent(self, attempt: Attempt, received: _Received, error: str | None, secrets: SecretsOfHook) -> Sent:
-        is_cut = error is not None or len(received.body) >= MOST_READ
-        attempt = attrs.evolve(
-            attempt,
+    def _sent(
+        self,
+        claim: Claim,
+        prepared: PreparedRequest | None,
+        started_at: datetime,
+        received: _Received,
+        error: str | None,
+    ) -> Sent:
+        hook, body = claim.hook, bytes(received.body)
+        if prepared is not None:
+            is_cut = error is not None or len(body) >= MOST_READ
+            body = prepared.secrets.masked_in_answer(body, self._kept_bytes, is_cut=is_cut)
+        attempt = Attempt(
+            number=claim.number,
+            outcome="unknown",
+            request_url=masked_url(hook.destination_url) if prepared is None else prepared.url,
+            request_headers=masked_headers(hook.destination_headers) if prepared is None else prepared.headers,
+            request_body=b"" if prepared is None else prepared.stored_body,
             response_status=received.status,
             response_headers=received.headers,
-            response_body=secrets.masked_in_answer(bytes(received.body), self._kept_bytes, is_cut=is_cut),
+            response_body=body,
             response_error=error,
+            started_at=started_at,
             completed_at=self._clock.now(),
         )
         return Sent(attempt=attempt, answer=Answer(status=received.status, headers=received.headers, error=error))

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
-from ._connection import AnswerBody, Connection
+from ._connection import BUFFER, AnswerBody, Connection
 from ._core.destinations import Destination, DestinationPolicy
 from ._dialling import Dialler
 from ._http1 import AnswerHead, RequestHead, request_head, unsendable
@@ -65,6 +66,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._destinations = destinations
         self._dialler = Dialler(destinations, ssl_context)
         self._idle = _IdleConnections(idle_seconds, max_idle_per_destination, max_idle)
+        # Shared by all connections. Windows' loop reads into it in the background, so there each has its own.
+        self._buffer = None if sys.platform == "win32" else bytearray(BUFFER)
         self._checked: dict[tuple[bytes, bytes, int | None], Destination] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -106,7 +109,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         connection = self._idle.take(origin)
         if connection is None:
             generation = self._idle.generation
-            connection = await self._dialler.connect(destination, lambda: Connection(origin, generation), connect)
+            connection = await self._dialler.connect(
+                destination, lambda: Connection(origin, generation, self._buffer), connect
+            )
         try:
             return await connection.exchange(head, body, response), AnswerBody(connection, self._idle.give)
         except BaseException:

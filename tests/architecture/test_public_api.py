@@ -115,7 +115,28 @@ def test_import_is_light() -> None:
     unwanted |= {"starlette", "jinja2", "flask", "fastapi", "cryptography", "uvloop", "orjson", "rich"}
     unwanted |= {f"procore_hooks.{name}" for name in ("storage.sqlite", "testing", "web", "integrations")}
     assert unwanted & loaded == set()
-    assert "procore_hooks._registry" in loaded
+    unwanted = {"httpx", "asyncio", "tenacity", "procore_hooks._registry"}
+    assert unwanted & loaded == set()
+
+
+def test_what_emits_is_light() -> None:
+    """Nothing that sends is imported in order to declare hooks and to emit: no HTTP library, no event loop."""
+    code = (
+        "import sys\n"
+        "from procore_hooks import HookRegistry, MemoryStorage\n"
+        "registry = HookRegistry(MemoryStorage())\n"
+        "registry.emit('RFIs', 'update', {'id': 1})\n"
+        "print(*sys.modules)"
+    )
+    loaded = set(in_fresh_interpreter(code))
+    unwanted = {"httpx", "h11", "httpcore", "tenacity", "ssl", "socket"}
+    unwanted |= {f"procore_hooks.{name}" for name in ("_dispatcher", "_engine", "_transport", "_requests")}
+    assert unwanted & loaded == set()
+
+
+def test_every_name_has_a_module() -> None:
+    """The table of modules, what type checkers read and the list of names are of the same names."""
+    assert {*procore_hooks._MODULE_OF, "__version__"} == set(NAMES)
 
 
 @pytest.mark.parametrize(

@@ -172,11 +172,11 @@ class Failpoint:
         self._around(Connection, "exchange", "send: before the first byte", "read: after the head")
         self._around(Connection, "_send", None, "send: after the last byte")
         self._around(Sender, "_exchange", None, "read: after the body")
-        received, take_turn = Connection.data_received, Engine._turn
+        received, take_turn = Connection.buffer_updated, Engine._turn
 
-        def watched_received(connection: Connection, data: bytes) -> None:
+        def watched_received(connection: Connection, nbytes: int) -> None:
             self._reached("read: before the answer")
-            received(connection, data)
+            received(connection, nbytes)
 
         async def watched_turn(engine: Engine) -> Any:
             result = await take_turn(engine)
@@ -184,7 +184,7 @@ class Failpoint:
                 self._reached("claim: after the turn")
             return result
 
-        Connection.data_received = watched_received  # type: ignore[method-assign]
+        Connection.buffer_updated = watched_received  # type: ignore[method-assign]
         Engine._turn = watched_turn  # type: ignore[method-assign]
 
     def _around(self, owner: type, name: str, before: str | None, after: str | None) -> None:

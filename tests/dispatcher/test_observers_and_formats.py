@@ -9,7 +9,7 @@ import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
 from procore_hooks import Dispatcher, Event, HookRegistry, MemoryStorage, RetryPolicy
-from procore_hooks._requests import PayloadFormat
+from procore_hooks._core.payloads import PayloadFormat
 from procore_hooks.observers import AttemptRecorded, HookDisabled, HookPaused, HookResumed, Notice, QueueFlushed
 from procore_hooks.testing import ManualClock, ScriptedEndpoint
 

@@ -42,8 +42,8 @@ def test_a_new_file_says_whose_it_is(path: Path, storage: SQLiteStorage, rows: R
     """Tables are made under our prefix, and the file's header holds our application id and the schema's version."""
     names = {row[0] for row in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")} - {"sqlite_sequence"}
     assert {name.removeprefix("procore_hooks_") for name in names} == {
-        "attempts", "deliveries", "events", "hooks", "idempotency_keys", "queues", "requests", "schema", "triggers",
-        "turns",
+        "attempts", "deliveries", "events", "hooks", "idempotency_keys", "matching", "queues", "requests", "schema",
+        "triggers", "turns",
     }  # fmt: skip
     assert rows("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert rows("PRAGMA user_version") == [(VERSION,)]

@@ -47,7 +47,7 @@ SCANS = {
         lambda sql, table, index: index == "procore_hooks_queues_sweep"
     ),
     "all that is to come moves when the clock is set, which is rare": lambda sql, table, index: ":by" in sql,
-    "the table holds one row": lambda sql, table, index: table == "procore_hooks_turns",
+    "the table holds one row": lambda sql, table, index: table in ("procore_hooks_turns", "procore_hooks_matching"),
 }
 RANGES = {
     "a list of all deliveries goes on from its cursor, and stops at its limit": (

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from unicodedata import bidirectional
 
 import attrs
-from httpx import URL, InvalidURL
 
 from ..exceptions import InvalidDestination, InvalidInput
 from .addresses import (
@@ -33,6 +32,9 @@ from .addresses import (
     special_purpose,
 )
 from .models import masked_url
+
+if TYPE_CHECKING:
+    from httpx import URL
 
 __all__ = ["Destination", "DestinationPolicy", "Judgement", "Resolver"]
 
@@ -209,11 +211,10 @@ class DestinationPolicy:
         scheme, text, port = _split(url, self.schemes)
         if text.isascii():  # judged before httpx reads it, for a reason that says more
             self._check_name(_read_host(text.lower()))
-        try:
-            seen = URL(url)
-            seen_host = seen.raw_host.decode("ascii")
-        except (InvalidURL, UnicodeError):
+        seen = _as_httpx_reads(url)
+        if seen is None:
             _refuse_idna(text)
+        seen_host = seen.raw_host.decode("ascii")
         # Judged after IDNA, which makes full stops of ideographic ones and so an address of what was none.
         host = _read_host(text.lower() if text.isascii() else seen_host)
         self._check_name(host)
@@ -323,13 +324,30 @@ def _read_host(text: str) -> str:
     return str(address)
 
 
+def _as_httpx_reads(url: str) -> URL | None:
+    """`url` as it would be sent; None for one that httpx does not take."""
+    # Not above: httpx takes longer to import than all that an app needs in order to emit.
+    from httpx import URL, InvalidURL
+
+    try:
+        return URL(url)
+    except (InvalidURL, UnicodeError):
+        return None
+
+
 def _is_idna(host: str) -> bool:
     """Whether `host`, in ASCII, is a name of IDNA 2008 in each of its labels and, for its directions, as a whole."""
     labels = host.removesuffix(".").split(".")
-    try:  # httpx decodes a host that begins with such a label, and that label alone
-        shown = [URL(f"https://{label}/").host if label.startswith("xn--") else label for label in labels]
-    except (InvalidURL, UnicodeError):
-        return False
+    shown = []
+    for label in labels:
+        # httpx decodes a host that begins with such a label, and that label alone.
+        seen = _as_httpx_reads(f"https://{label}/") if label.startswith("xn--") else None
+        if label.startswith("xn--") and seen is None:
+            return False
+        try:
+            shown.append(label if seen is None else seen.host)
+        except UnicodeError:
+            return False
     directions = [[bidirectional(char) for char in label] for label in shown]
     if not any(_RIGHT_TO_LEFT.intersection(each) for each in directions):
         return True

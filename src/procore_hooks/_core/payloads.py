@@ -20,7 +20,9 @@ from .checks import shown
 from .json_strict import MAX_BYTES, serialise, timestamp
 from .models import Event
 
-__all__ = ["BUILT_IN", "check_version", "render"]
+__all__ = ["BUILT_IN", "PayloadFormat", "check_version", "render"]
+
+PayloadFormat = Callable[[Event], object]
 
 _CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 _NO_PAYLOAD = b"null"
@@ -122,7 +124,7 @@ BUILT_IN: Mapping[str, Callable[[Event], bytes]] = MappingProxyType(
 )
 
 
-def check_version(payload_version: str, own: Mapping[str, Callable[[Event], object]]) -> str:
+def check_version(payload_version: str, own: Mapping[str, PayloadFormat]) -> str:
     """`payload_version`, if it is built in or one of the app's `own`. Raises `UnknownPayloadVersion`."""
     if isinstance(payload_version, str) and (payload_version in BUILT_IN or payload_version in own):
         return payload_version
@@ -130,7 +132,7 @@ def check_version(payload_version: str, own: Mapping[str, Callable[[Event], obje
     raise UnknownPayloadVersion("payload_version", f"{shown(payload_version)} is not known: use one of {known}")
 
 
-def render(payload_version: str, event: Event, own: Mapping[str, Callable[[Event], object]]) -> bytes:
+def render(payload_version: str, event: Event, own: Mapping[str, PayloadFormat]) -> bytes:
     """The body of `event` in a built-in format or in one of the app's `own`.
 
     A format of the app's returns bytes, which are sent as they are, or a JSON value of at most 20 MiB. Raises

@@ -18,6 +18,7 @@ from .._base import Changes, DeliveryQuery, EmitRequest, HookQuery
 from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
 from .encryption import reencrypt
+from .matching import MatchCache
 from .rows import stamp
 from .schema import migrate
 from .sweeping import sweep
@@ -64,6 +65,7 @@ class SQLiteStorage:
         self._keys = keys
         self._database = Database(path, durability, journal_mode, busy_timeout)
         self._turns = Turns(self._database, keys)
+        self._matching = MatchCache()
         self._lock = threading.Lock()
         self._wakes: tuple[Callable[[], None], ...] = ()
         try:
@@ -191,17 +193,20 @@ class SQLiteStorage:
         """See `Storage.emit`."""
         if connection is not None:
             return self._emit_within(connection, requests, now)
-        with self._database.read() as cursor:
-            if not emit.anyone_wants(cursor, requests):
-                return [Emission(request.event) for request in requests]
-        with self._write_and_wake() as cursor:
-            return emit.emit_all(cursor, requests, now)
+        if not self._matching.may_be_wanted(requests):
+            with self._database.read() as cursor:
+                if not any(match.wanted for match in self._matching.all_of(cursor, [one.event for one in requests])):
+                    return [Emission(request.event) for request in requests]
+        with self._database.write() as cursor:
+            emissions = emit.emit_all(cursor, requests, now, self._matching)
+        self._wake()
+        return emissions
 
     def _emit_within(self, connection: object, requests: Sequence[EmitRequest], now: datetime) -> list[Emission]:
         try:
             caller = emit.driver_connection(connection, self._database.path)
             with emit.savepoint(caller) as cursor:
-                return emit.emit_all(cursor, requests, now)
+                return emit.emit_all(cursor, requests, now, self._matching)
         except sqlite3.Error as error:
             raise storage_error(error, self._database.path) from error
 

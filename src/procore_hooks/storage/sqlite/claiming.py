@@ -191,8 +191,7 @@ def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, du
     if ids:
         until = now + lease // timedelta(microseconds=1)
         cursor.execute(_CLAIM, {"until": until, "now": now, "ids": json.dumps(ids)})
-    cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
-    turn = cursor.execute("SELECT number FROM procore_hooks_turns").fetchone()[0]
+    turn = cursor.execute("UPDATE procore_hooks_turns SET number = number + 1 RETURNING number").fetchone()[0]
     rows = [[one.hook.id, len(one.delivery_ids), one.head] for one in picked]
     cursor.execute(_ENTER_FLIGHT, {"picked": json.dumps(rows), "turn": turn, "due": due})
 

@@ -113,20 +113,16 @@ class Database:
             except sqlite3.Error as error:
                 raise storage_error(error, self.path) from error
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Cursor]:
+    def snapshot(self) -> contextlib.AbstractContextManager[sqlite3.Cursor]:
         """A cursor in a read transaction: all its statements see one state."""
-        with self._transaction("BEGIN") as cursor:
-            yield cursor
+        return self._transaction("BEGIN")
 
-    @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Cursor]:
+    def write(self) -> contextlib.AbstractContextManager[sqlite3.Cursor]:
         """A cursor in a write transaction, committed at the end and rolled back on any exception.
 
         The lock is taken at once: a transaction that reads first and then finds the lock gone cannot be saved.
         """
-        with self._transaction("BEGIN IMMEDIATE") as cursor:
-            yield cursor
+        return self._transaction("BEGIN IMMEDIATE")
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Cursor]:

@@ -10,32 +10,23 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from ..._core.matching import scope_keys
 from ..._core.models import Delivery, Emission, Event
 from ...exceptions import Conflict, IdempotencyConflict, InvalidInput
 from .._base import DROPPED, EmitRequest, EventIdTaken
 from .history import get_delivery
 from .hooks import require_hook
+from .matching import Match, MatchCache
 from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
 
-__all__ = ["add_ping", "anyone_wants", "driver_connection", "emit_all", "savepoint"]
+__all__ = ["add_ping", "driver_connection", "emit_all", "savepoint"]
 
-# The index is probed for each of (this resource, any) x (this action, any) x scopes: hooks that do not match cost
-# nothing. Named, since after an ANALYZE that saw many alike SQLite would rather walk all triggers than sort a few.
-_MATCHES: Final = """
-SELECT json_group_array(json_array(hook_id, enabled)) FROM (
-    SELECT DISTINCT t.hook_id AS hook_id, q.enabled AS enabled
-    FROM procore_hooks_triggers t INDEXED BY procore_hooks_triggers_match
-        CROSS JOIN procore_hooks_queues q ON q.hook_id = t.hook_id
-    WHERE t.resource IN (:resource, '*') AND t.action IN (:action, '*')
-        AND t.scope IN (:scope_1, :scope_2, :scope_3, :scope_4)
-        AND (t.company_id IS NULL OR :company IS NULL OR t.company_id = :company)
-    ORDER BY t.hook_id)
-"""
 _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_ONE: Final = """
-INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES (?, ?, 0, 0, ?)
-"""
+# By the number of rows: for a few, values are quicker than JSON.
+_INSERT_SOME: Final = tuple(
+    "INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES "
+    + ", ".join(["(?, ?, 0, 0, ?)"] * number)
+    for number in range(33)
+)
 _INSERT_MANY: Final = """
 INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, completed_at, reason)
 SELECT value ->> 0, :event, iif(value ->> 1 < 0, 4, 0), 0, :now,
@@ -49,6 +40,7 @@ WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND enabled = 1 A
     AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= :now)))
     AND in_flight < iif(failures > 0, 1, max_in_flight)
 """
+_WAKE_ONE: Final = _WAKE.replace("IN (SELECT value ->> 0 FROM json_each(:matches))", "= :hook")
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
 # before them. So whatever lies above a head is fresh, or has something fresh before it.
 _PASS: Final = """
@@ -60,41 +52,26 @@ WHERE hook_id = :hook AND NOT EXISTS (
 """
 
 
-def _match_parameters(event: Event) -> dict[str, object]:
-    keys = scope_keys(event.company_id, event.project_id)
-    padded = (*keys, *(keys[0],) * (4 - len(keys)))
-    scopes = {f"scope_{number}": key for number, key in enumerate(padded, 1)}
-    return {"resource": event.resource, "action": event.action, "company": event.company_id, **scopes}
-
-
-def anyone_wants(cursor: sqlite3.Cursor, requests: Sequence[EmitRequest]) -> bool:
-    """Whether a write is needed at all: somebody matches, or a key has to be kept."""
-    return any(
-        request.idempotency_key is not None
-        or cursor.execute(_MATCHES, _match_parameters(request.event)).fetchone()[0] != "[]"
-        for request in requests
-    )
-
-
-def emit_all(cursor: sqlite3.Cursor, requests: Sequence[EmitRequest], now: datetime) -> list[Emission]:
+def emit_all(
+    cursor: sqlite3.Cursor, requests: Sequence[EmitRequest], now: datetime, matching: MatchCache
+) -> list[Emission]:
     """Store them all, in the transaction of `cursor`."""
-    return [_emit(cursor, request, stamp(now)) for request in requests]
+    matches = matching.all_of(cursor, [request.event for request in requests])
+    return [_emit(cursor, request, match, stamp(now)) for request, match in zip(requests, matches, strict=True)]
 
 
-def _emit(cursor: sqlite3.Cursor, request: EmitRequest, now: int) -> Emission:
+def _emit(cursor: sqlite3.Cursor, request: EmitRequest, match: Match, now: int) -> Emission:
     if request.idempotency_key is not None:
         earlier = _earlier(cursor, request.idempotency_key, request.fingerprint)
         if earlier is not None:
             return earlier
     event = request.event
-    matches = cursor.execute(_MATCHES, _match_parameters(event)).fetchone()[0]
-    wanted: list[list[int]] = json.loads(matches)
     ids: tuple[int, ...] = ()
-    uses = len(wanted) + (request.idempotency_key is not None)
+    uses = len(match.wanted) + (request.idempotency_key is not None)
     if uses:
         _insert_event(cursor, event, uses)
-    if wanted:
-        ids = _fan_out(cursor, event.id, matches, wanted, now)
+    if match.wanted:
+        ids = _fan_out(cursor, event.id, match, now)
     if request.idempotency_key is not None:
         cursor.execute(
             "INSERT INTO procore_hooks_idempotency_keys VALUES (?, ?, ?, ?, ?)",
@@ -123,15 +100,20 @@ def _insert_event(cursor: sqlite3.Cursor, event: Event, uses: int) -> None:
         raise EventIdTaken(event.id) from error
 
 
-def _fan_out(cursor: sqlite3.Cursor, event_id: int, matches: str, wanted: list[list[int]], now: int) -> tuple[int, ...]:
-    if len(wanted) == 1 and wanted[0][1] >= 0:
-        cursor.execute(_INSERT_ONE, (wanted[0][0], event_id, now))
+def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> tuple[int, ...]:
+    wanted = match.wanted
+    if len(wanted) < len(_INSERT_SOME) and all(enabled >= 0 for _, enabled in wanted):
+        rows = [value for hook_id, _ in wanted for value in (hook_id, event_id, now)]
+        cursor.execute(_INSERT_SOME[len(wanted)], rows)
     else:
-        cursor.execute(_INSERT_MANY, {"matches": matches, "event": event_id, "now": now, "reason": DROPPED})
+        cursor.execute(_INSERT_MANY, {"matches": match.as_json, "event": event_id, "now": now, "reason": DROPPED})
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - len(wanted) + 1, last + 1))
-    cursor.execute(_WAKE, {"matches": matches, "now": now})
+    if len(wanted) == 1:
+        cursor.execute(_WAKE_ONE, {"hook": wanted[0][0], "now": now})
+    else:
+        cursor.execute(_WAKE, {"matches": match.as_json, "now": now})
     for hook_id, enabled in wanted:
         if enabled < 0:
             cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})

@@ -140,7 +140,22 @@ CREATE TABLE procore_hooks_idempotency_keys (
 CREATE INDEX procore_hooks_idempotency_keys_age ON procore_hooks_idempotency_keys (created_at);
 """
 
-_MIGRATIONS: Final = (_VERSION_1,)
+# Drawn anew with every change that the answer to "which hooks get this event?" depends on, whoever makes it: see
+# `matching`. A random number, and no count: a count would come again after a rollback.
+_VERSION_2: Final = """
+CREATE TABLE procore_hooks_matching (generation INTEGER NOT NULL);
+INSERT INTO procore_hooks_matching VALUES (random());
+CREATE TRIGGER procore_hooks_matching_more AFTER INSERT ON procore_hooks_triggers
+    BEGIN UPDATE procore_hooks_matching SET generation = random(); END;
+CREATE TRIGGER procore_hooks_matching_less AFTER DELETE ON procore_hooks_triggers
+    BEGIN UPDATE procore_hooks_matching SET generation = random(); END;
+CREATE TRIGGER procore_hooks_matching_else AFTER UPDATE ON procore_hooks_triggers
+    BEGIN UPDATE procore_hooks_matching SET generation = random(); END;
+CREATE TRIGGER procore_hooks_matching_hooks AFTER UPDATE OF enabled ON procore_hooks_queues
+    BEGIN UPDATE procore_hooks_matching SET generation = random(); END;
+"""
+
+_MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 VERSION: Final = len(_MIGRATIONS)
 
 

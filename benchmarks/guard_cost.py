@@ -1,0 +1,86 @@
+"""What the safeguards of sending cost: deliveries per second with them over those without, taken in turn.
+
+Without them no URL, address, header or id is judged, no peer is compared, and no secret is looked for in what comes
+back. Each side once as a dispatcher works, on kept connections, and once with a new connection for every delivery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from unittest import mock
+
+from procore_hooks import DestinationPolicy, Dispatcher, GuardedTransport, HookRegistry, Judgement
+from procore_hooks._core.frozen import FrozenDict
+from procore_hooks._core.masking import SecretsOfHook
+
+from ._backlog import emit, listen, opened
+from ._harness import Bar, Options, Result, alternate, folder, main, ratio, require, side, timed
+from .sink import sink
+
+_HEADERS = {"Authorization": "Bearer c3a24b8208d9f1ce", "X-Tenant": "acme-4711-west"}
+
+
+def measure(options: Options) -> Sequence[Result]:
+    """Two rows."""
+    number = options.size(5_000, 200)
+    with folder() as where, sink() as receiver, opened(where / "hooks.db") as registry:
+        hook = listen(registry, f"{receiver.url}/?token=9d3c27b15aa04e")
+        registry.hooks.update(hook.id, destination_headers=_HEADERS)
+        sides = {
+            "kept, with": lambda: _rate(registry, number, 2.0),
+            "kept, without": lambda: _unguarded(registry, number, 2.0),
+            "new, with": lambda: _rate(registry, number // 2, 0.0),
+            "new, without": lambda: _unguarded(registry, number // 2, 0.0),
+        }
+        rates = alternate(options.runs, sides)
+    return [
+        ratio(
+            f"deliveries/s with all safeguards of sending ÷ without, {words}",
+            f"drains of {number:,}, with two headers and a token in the URL",
+            side("with", rates[f"{which}, with"], "deliveries/s"),
+            side("without", rates[f"{which}, without"], "deliveries/s"),
+            Bar(0.95, 1.0) if which == "kept" else None,
+        )
+        for which, words in (("kept", "on kept connections"), ("new", "a new connection for each"))
+    ]
+
+
+def _rate(registry: HookRegistry, number: int, idle_seconds: float) -> float:
+    emit(registry, number)
+    transport = GuardedTransport(registry.destinations, idle_seconds=idle_seconds, max_idle_per_destination=100)
+    reports = []
+    dispatcher = Dispatcher(registry, transport=transport)
+    seconds = timed(lambda: reports.append(dispatcher.drain()))
+    require(reports[0].delivered == number, f"{number} waited, and this came of them: {reports[0]}")
+    return number / seconds
+
+
+def _unguarded(registry: HookRegistry, number: int, idle_seconds: float) -> float:
+    with _without_safeguards():
+        return _rate(registry, number, idle_seconds)
+
+
+@contextlib.contextmanager
+def _without_safeguards() -> Iterator[None]:
+    # What is parsed stays: somebody has to find out host and port.
+    allowed = Judgement(True, "")
+    with contextlib.ExitStack() as stack:
+        for owner, name, instead in (
+            (DestinationPolicy, "check", DestinationPolicy.parse),
+            (DestinationPolicy, "judge", lambda *_, **__: allowed),
+            (SecretsOfHook, "masked_in_headers", lambda _, raw: raw),
+            (SecretsOfHook, "masked_in_answer", lambda _, body, most, *, is_cut: body[:most]),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, instead))
+        for name, instead in (
+            ("procore_hooks._requests.check_headers", FrozenDict),
+            ("procore_hooks._requests._SIGNED_ID", mock.Mock(fullmatch=str)),
+            ("procore_hooks._dialling.is_own_address", lambda address: False),
+        ):
+            stack.enter_context(mock.patch(name, instead))
+        yield
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,96 @@
+"""Which hooks get an event: asked of the index once, and remembered until a trigger or a hook changes.
+
+To find out anew costs an emit more than anything else but the commit. The file holds a generation, a random number that
+SQLite itself draws again with every change that an answer depends on (see `schema`), whoever makes it. So what is
+remembered is right as long as the number is the same: also after a rollback, and in another process.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from ..._core.matching import scope_keys
+from ..._core.models import Event
+from .._base import EmitRequest
+
+__all__ = ["Match", "MatchCache"]
+
+# The index is probed for each of (this resource, any) x (this action, any) x scopes: hooks that do not match cost
+# nothing. Named, since after an ANALYZE that saw many alike SQLite would rather walk all triggers than sort a few.
+_MATCHES: Final = """
+SELECT json_group_array(json_array(hook_id, enabled)) FROM (
+    SELECT DISTINCT t.hook_id AS hook_id, q.enabled AS enabled
+    FROM procore_hooks_triggers t INDEXED BY procore_hooks_triggers_match
+        CROSS JOIN procore_hooks_queues q ON q.hook_id = t.hook_id
+    WHERE t.resource IN (:resource, '*') AND t.action IN (:action, '*')
+        AND t.scope IN (:scope_1, :scope_2, :scope_3, :scope_4)
+        AND (t.company_id IS NULL OR :company IS NULL OR t.company_id = :company)
+    ORDER BY t.hook_id)
+"""
+_GENERATION: Final = "SELECT generation FROM procore_hooks_matching"
+_MOST_REMEMBERED: Final = 10_000
+
+
+@attrs.frozen
+class Match:
+    """The hooks that get an event, by ascending id.
+
+    Attributes:
+        wanted: (hook id, enabled) of each; enabled is 1, 0 for a disabled one that keeps, -1 for one that drops.
+        as_json: the same.
+    """
+
+    generation: int
+    wanted: tuple[tuple[int, int], ...]
+    as_json: str
+
+
+class MatchCache:
+    """The hooks for the events that came up so far. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str | None, str | None], Match] = {}
+
+    def all_of(self, cursor: sqlite3.Cursor, events: Sequence[Event]) -> list[Match]:
+        """The hooks for each of the events."""
+        # Before the index is asked: what is remembered under a number is then at least as new as that number.
+        generation = cursor.execute(_GENERATION).fetchone()[0]
+        return [self._of(cursor, event, generation) for event in events]
+
+    def _of(self, cursor: sqlite3.Cursor, event: Event, generation: int) -> Match:
+        key = _key(event)
+        match = self._known.get(key)
+        if match is None or match.generation != generation:
+            as_json = cursor.execute(_MATCHES, _parameters(event)).fetchone()[0]
+            match = Match(generation, tuple((hook_id, enabled) for hook_id, enabled in json.loads(as_json)), as_json)
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[key] = match
+        return match
+
+    def may_be_wanted(self, requests: Sequence[EmitRequest]) -> bool:
+        """Whether it is worth opening a write transaction: a key has to be kept, or somebody wanted such an event last.
+
+        Asks nobody, so a False is to be looked into.
+        """
+        for request in requests:
+            match = self._known.get(_key(request.event))
+            if request.idempotency_key is not None or (match is not None and match.wanted):
+                return True
+        return False
+
+
+def _key(event: Event) -> tuple[str, str, str | None, str | None]:
+    return event.resource, event.action, event.company_id, event.project_id
+
+
+def _parameters(event: Event) -> dict[str, object]:
+    keys = scope_keys(event.company_id, event.project_id)
+    padded = (*keys, *(keys[0],) * (4 - len(keys)))
+    scopes = {f"scope_{number}": key for number, key in enumerate(padded, 1)}
+    return {"resource": event.resource, "action": event.action, "company": event.company_id, **scopes}
