@@ -57,7 +57,7 @@ def long(session: nox.Session) -> None:
     session.install("--editable", ".", *group("test"))
     environment = {"PROCORE_HOOKS_FULL": "1", "PROCORE_HOOKS_STEPS": "100000000"}
     tests = ["crash", "faults", "powerloss", "state_machines", "simulation", "destinations"]
-    tests += ["transport/test_rebinding.py", "sqlite/test_processes.py"]
+    tests += ["transport/test_rebinding.py", "sqlite/test_processes.py", "integrations"]
     no_hang = ["-o", "faulthandler_timeout=3600"]  # the longest test has 80,000 deliveries to make
     session.run("pytest", "-s", *no_hang, *(f"tests/{name}" for name in tests), env=environment)
     session.run("python", "-m", "tests.soak.soak", "--minutes", "10")

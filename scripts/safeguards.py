@@ -80,7 +80,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "once per hook: two triggers that match make one delivery",
-        [(f"{SQLITE}/emit.py", "SELECT DISTINCT t.hook_id", "SELECT t.hook_id")],
+        [(f"{SQLITE}/matching.py", "SELECT DISTINCT t.hook_id", "SELECT t.hook_id")],
         "tests/state_machines/test_registry.py::test_any_calls_do_what_they_do_to_the_model[0-sqlite]",
     ),
     (
@@ -114,13 +114,19 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         "pause: a hook that failed is left alone until its pause is over",
         [
             (f"{SQLITE}/ready.py", "THEN iif({paused_until} > :due, {paused_until}, 0)", "THEN 0"),
-            (f"{SQLITE}/claiming.py", "coalesce(paused_until > ?, 0)", "coalesce(0 > ?, 0)"),
+            (f"{SQLITE}/claiming.py", "coalesce(q.paused_until > ?, 0)", "coalesce(0 > ?, 0)"),
         ],
         "tests/simulation/test_simulation.py::test_the_same_worlds_on_sqlite",
     ),
     (
         "probe: a hook that failed gets one attempt at a time",
-        [(f"{SQLITE}/claiming.py", "iif(failures > 0, 1, max_in_flight) - in_flight", "max_in_flight - in_flight")],
+        [
+            (
+                f"{SQLITE}/claiming.py",
+                "iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight",
+                "q.max_in_flight - q.in_flight",
+            )
+        ],
         "tests/acceptance/test_retry_schedules.py::test_a_failing_hook_gets_one_probe_at_a_time[sqlite]",
     ),
     (
@@ -246,6 +252,42 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         "judged: no connection to an address that was not judged",
         [("_dialling.py", "if not judgement.allowed:", "if False:")],
         "tests/transport/test_dialling.py::test_name_that_flips_is_judged_at_each_dial",
+    ),
+    (
+        "remembered: who gets an event is asked again after any change",
+        [(f"{SQLITE}/matching.py", "match is None or match.generation != generation", "match is None")],
+        "tests/sqlite/test_matching.py",
+    ),
+    (
+        "versions: a hook that is known is read again after any change",
+        [(f"{SQLITE}/claiming.py", "hook is not None and was == one", "hook is not None")],
+        "tests/sqlite/test_encrypted_delivery.py",
+    ),
+    (
+        "last wall: headers that others stored are checked before they are sent",
+        [("_requests.py", "        check_headers(hook.destination_headers)\n", "")],
+        "tests/transport/test_header_bytes.py",
+    ),
+    (
+        "masked: what a receiver sends back of a hook's secrets is not kept",
+        [
+            (
+                "_sending.py",
+                "kept_response_headers(secrets.masked_in_headers(headers))",
+                "kept_response_headers(headers)",
+            )
+        ],
+        "tests/dispatcher/test_planted_secrets.py",
+    ),
+    (
+        "whole: an answer is read without h11 only if nothing is missing and nothing follows",
+        [("_http1.py", "int(length) == len(body)", "int(length) <= len(body)")],
+        "tests/unit/test_http1.py",
+    ),
+    (
+        "token: the settings page changes nothing without the form's token",
+        [("web/_visit.py", 'if not is_form_token(key, form.get("token")):', "if False:")],
+        "tests/web/test_safety.py",
     ),
 ]
 

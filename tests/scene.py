@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,18 @@ def untraced_environment() -> dict[str, str]:
     its own; a process that is killed would leave half a data file.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
+def in_fresh_interpreter(source: str) -> str:
+    """What a process of its own prints that runs `source`."""
+    return subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=untraced_environment(),
+    ).stdout
 
 
 def wait_until(condition: Callable[[], object], *, bound: float) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Attempt,
         AttemptOutcome,
         Delivery,
+        DeliveryBucket,
         DeliveryStats,
         DeliveryStatus,
         DrainReport,
@@ -77,6 +78,7 @@ __all__ = [
     "Clock",
     "Conflict",
     "Delivery",
+    "DeliveryBucket",
     "DeliveryStats",
     "DeliveryStatus",
     "DestinationPolicy",
@@ -138,8 +140,8 @@ _MODULES = {
     "_clock": "Clock",
     "_core.destinations": "DestinationPolicy Judgement",
     "_core.models": (
-        "Attempt AttemptOutcome Delivery DeliveryStats DeliveryStatus DrainReport Emission EndpointReport "
-        "EndpointStage Event EventInput Hook HookStatus Page PreviousSecret Timeouts Trigger Verdict "
+        "Attempt AttemptOutcome Delivery DeliveryBucket DeliveryStats DeliveryStatus DrainReport Emission "
+        "EndpointReport EndpointStage Event EventInput Hook HookStatus Page PreviousSecret Timeouts Trigger Verdict "
         "WhenDisabled"
     ),
     "_core.secret": "Secret",

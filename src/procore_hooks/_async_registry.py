@@ -105,9 +105,9 @@ class AsyncHooks:
             cursor=cursor,
         )
 
-    async def update(self, hook_id: int, **changes: Any) -> Hook:
+    async def update(self, hook_id: int, *, if_unchanged: Hook | None = None, **changes: Any) -> Hook:
         """See `Hooks.update`."""
-        return await asyncio.to_thread(self._hooks.update, hook_id, **changes)
+        return await asyncio.to_thread(self._hooks.update, hook_id, if_unchanged=if_unchanged, **changes)
 
     async def delete(self, hook_id: int) -> None:
         """See `Hooks.delete`."""
@@ -221,9 +221,11 @@ class AsyncDeliveries:
         """See `Deliveries.prune`."""
         return await asyncio.to_thread(self._deliveries.prune, before=before)
 
-    async def stats(self, hook_id: int | None = None, *, since: datetime) -> DeliveryStats:
+    async def stats(
+        self, hook_id: int | None = None, *, since: datetime, bucket: timedelta | None = None
+    ) -> DeliveryStats:
         """See `Deliveries.stats`."""
-        return await asyncio.to_thread(self._deliveries.stats, hook_id, since=since)
+        return await asyncio.to_thread(self._deliveries.stats, hook_id, since=since, bucket=bucket)
 
 
 class AsyncHookRegistry:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from ._core.checks import (
     check_action,
+    check_bucket,
     check_id,
     check_moment,
     check_page_size,
@@ -19,7 +21,7 @@ from ._core.checks import (
     check_switch,
 )
 from ._core.cursors import after_cursor, page_of
-from ._core.models import Delivery, DeliveryStats, DeliveryStatus, Page
+from ._core.models import Delivery, DeliveryBucket, DeliveryStats, DeliveryStatus, Page
 from ._core.payloads import BUILT_IN, render
 from .exceptions import InvalidInput
 from .storage._base import DeliveryQuery
@@ -164,16 +166,40 @@ class Deliveries:
         """
         return self._storage.prune(check_moment("before", before))
 
-    def stats(self, hook_id: int | None = None, *, since: datetime) -> DeliveryStats:
-        """How many deliveries, created at or after `since`, are in each status.
+    def stats(self, hook_id: int | None = None, *, since: datetime, bucket: timedelta | None = None) -> DeliveryStats:
+        """How many deliveries, created at or after `since`, are in each status now.
 
-        Raises `NotFound` if there never was such a hook; a deleted one has its history.
+        Args:
+            hook_id: only this hook's; a deleted hook has its history.
+            bucket: count each span of this length by itself too. The first span begins at `since`, the last is the
+                one that holds the present moment, and also takes what was created later, by a clock that was set
+                back since then. At most 5,000 spans.
+
+        Raises:
+            NotFound: there never was such a hook.
+            InvalidInput: a value is wrong, or there would be too many spans.
         """
         start = check_moment("since", since)
+        number = 0 if bucket is None else check_bucket(bucket, start, self._registry.clock.now())
         checked = None if hook_id is None else check_row_id("hook", hook_id)
         if checked is not None:
             self._storage.payload_version_of(checked)
-        return DeliveryStats(since=start, **self._storage.count_deliveries(checked, start))
+        buckets: tuple[DeliveryBucket, ...] = ()
+        if bucket is None:
+            total = Counter(self._storage.count_deliveries(checked, start))
+        else:
+            counts = self._storage.count_in_buckets(checked, start, bucket, number)
+            buckets = tuple(DeliveryBucket(start=start + n * bucket, **one) for n, one in enumerate(counts))
+            total = sum(map(Counter, counts), Counter())
+        return DeliveryStats(
+            since=start,
+            enqueued=total["enqueued"],
+            retrying=total["retrying"],
+            delivered=total["delivered"],
+            failed=total["failed"],
+            discarded=total["discarded"],
+            buckets=buckets,
+        )
 
 
 def _just_after(moment: datetime) -> datetime:

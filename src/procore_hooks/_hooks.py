@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+import attrs
+
 from ._core.checks import (
     check_choice,
     check_id,
@@ -24,7 +26,7 @@ from ._core.secret import Secret
 from ._core.signing import check_secret
 from ._event_ids import until_ids_are_free
 from ._signing_secrets import another_of_its_kind, random_secret
-from .exceptions import InvalidInput
+from .exceptions import Conflict, InvalidInput
 from .storage._base import HookQuery
 
 if TYPE_CHECKING:
@@ -154,15 +156,18 @@ class Hooks:
         )
         return page_of("hooks", self._storage.list_hooks(query), size)
 
-    def update(self, hook_id: int, **changes: Any) -> Hook:
+    def update(self, hook_id: int, *, if_unchanged: Hook | None = None, **changes: Any) -> Hook:
         """Change a hook; its next attempt goes by the new values.
 
         Args:
+            if_unchanged: the hook as it was read; if anything of it was changed since, this changes nothing. That its
+                deliveries failed or succeeded meanwhile is no change of it.
             changes: any of `destination_url`, `destination_headers` (all of them anew), `namespace`, `company_id`,
                 `project_id`, `include_projects`, `when_disabled`, `max_in_flight`. Only what is given changes.
 
         Raises:
             NotFound: there is no such hook.
+            Conflict: the hook is no longer as in `if_unchanged`; nothing was stored.
             InvalidInput: a value is wrong, or the field does not change this way; nothing was stored.
         """
         advice = {
@@ -177,6 +182,8 @@ class Hooks:
         checked = self._checked(changes)
 
         def fitting(hook: Hook) -> Mapping[str, Any]:
+            if if_unchanged is not None and _settings(hook) != _settings(if_unchanged):
+                raise Conflict(f"hook {hook.id} was changed meanwhile: read it again, and decide anew")
             _check_scope(**{name: checked.get(name, getattr(hook, name)) for name in _SCOPE})
             return checked
 
@@ -289,6 +296,11 @@ class Hooks:
             }
 
         return self._storage.update_hook(check_row_id("hook", hook_id), rotated, now)
+
+
+def _settings(hook: Hook) -> Hook:
+    """What was set of a hook, without what its deliveries make of it."""
+    return attrs.evolve(hook, failing_since=None, paused_until=None)
 
 
 def _span(value: object) -> str:

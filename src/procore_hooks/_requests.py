@@ -40,7 +40,7 @@ class PreparedRequest:
         headers: lower-case names, credentials masked.
         is_built_in: whether its format is.
         secrets: what the history must not hold, whoever quotes it.
-        sent_headers: the same headers as in `head`, less the length.
+        own_headers, signed_headers: the headers of `head`, less the length.
     """
 
     destination: Destination
@@ -50,7 +50,8 @@ class PreparedRequest:
     headers: FrozenDict[str, str]
     is_built_in: bool
     secrets: SecretsOfHook
-    sent_headers: tuple[tuple[str, str], ...]
+    own_headers: tuple[tuple[str, str], ...]
+    signed_headers: dict[str, str]
 
     @property
     def stored_body(self) -> bytes:
@@ -66,7 +67,11 @@ class PreparedRequest:
             "pool": timeouts.connect,
         }
         request = httpx.Request(
-            "POST", self.destination.url, headers=self.sent_headers, content=self.body, extensions={"timeout": seconds}
+            "POST",
+            self.destination.url,
+            headers=[*self.own_headers, *self.signed_headers.items()],
+            content=self.body,
+            extensions={"timeout": seconds},
         )
         check_sent_headers(request.headers.raw)
         return request
@@ -118,17 +123,20 @@ class RequestMaker:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature,
         }
-        lines = "".join([f"{name}: {value}\r\n" for name, value in signed.items()])
-        head = b"%bcontent-length: %d\r\n%b\r\n" % (prepared.head, len(body), lines.encode("ascii"))
+        lines = (
+            f"content-length: {len(body)}\r\nwebhook-id: {event.ulid}\r\nwebhook-timestamp: {timestamp}\r\n"
+            f"webhook-signature: {signature}\r\n\r\n"
+        )
         return PreparedRequest(
             destination=prepared.destination,
-            head=RequestHead(b"POST", head, len(body)),
+            head=RequestHead(b"POST", prepared.head + lines.encode("ascii"), len(body)),
             body=body,
             url=prepared.shown_url,
             headers=FrozenDict(prepared.shown_headers | signed),
             is_built_in=hook.payload_version in BUILT_IN,
             secrets=prepared.secrets,
-            sent_headers=(*prepared.headers, *signed.items()),
+            own_headers=prepared.headers,
+            signed_headers=signed,
         )
 
     def _prepare(self, hook: Hook, now: datetime) -> _Prepared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ Call = Callable[[HookRegistry, int], object]
 SECRET = "hunter2-hunter2-hunter2"
 NAIVE = datetime(2025, 1, 1)
 AWARE = datetime(2025, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 DEEP = "payload" + "[0]" * 100
 URL = "https://hooks.acme.example/in"
 
@@ -199,6 +200,24 @@ TABLE: dict[str, tuple[Call, type[Exception], str, tuple[str, ...]]] = {
         InvalidInput,
         "before",
         ("2025-01-01T00:00:00", "UTC"),
+    ),
+    "bucket: not a length of time": (
+        lambda registry, hook: registry.deliveries.stats(since=AWARE, bucket=900),
+        InvalidInput,
+        "bucket",
+        ("900", "timedelta(minutes=15)"),
+    ),
+    "bucket: backwards": (
+        lambda registry, hook: registry.deliveries.stats(since=AWARE, bucket=timedelta(minutes=-15)),
+        InvalidInput,
+        "bucket",
+        ("-1 day, 23:45:00", "above zero"),
+    ),
+    "bucket: too many": (
+        lambda registry, hook: registry.deliveries.stats(since=LONG_AGO, bucket=timedelta(minutes=1)),
+        InvalidInput,
+        "bucket",
+        ("0:01:00", "1970-01-01T00:00:00", "at most 5,000"),
     ),
     "since: naive, of stats": (
         lambda registry, hook: registry.deliveries.stats(since=NAIVE),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 
@@ -326,6 +327,46 @@ def test_stats(registry: HookRegistry, clock: ManualClock, one_of_each: dict[str
     late = registry.deliveries.stats(since=began + 3 * SECOND)
     assert (late.enqueued, late.discarded, late.total) == (1, 1, 2)
     assert registry.deliveries.stats(since=clock.now() + SECOND).total == 0
+
+
+def test_stats_in_buckets(registry: HookRegistry, clock: ManualClock, one_of_each: dict[str, int]) -> None:
+    """Spans from `since` on, the last of which holds the present; together they are the stats without buckets."""
+    began = clock.now() - 4 * SECOND
+    stats = registry.deliveries.stats(since=began, bucket=2 * SECOND)
+    assert attrs.evolve(stats, buckets=()) == registry.deliveries.stats(since=began)
+    assert [one.start for one in stats.buckets] == [began, began + 2 * SECOND, began + 4 * SECOND]
+    assert [(one.delivered, one.failed, one.retrying, one.discarded, one.enqueued) for one in stats.buckets] == [
+        (1, 1, 0, 0, 0),
+        (0, 0, 1, 1, 0),
+        (0, 0, 0, 0, 1),
+    ]
+    assert sum(one.total for one in stats.buckets) == stats.total == 5
+    second = registry.deliveries.stats(one_of_each["second"], since=began, bucket=timedelta(minutes=15))
+    assert [(one.start, one.total) for one in second.buckets] == [(began, 2)]
+
+
+def test_what_a_clock_that_was_set_back_left_is_in_the_last_bucket(
+    registry: HookRegistry, clock: ManualClock, one_of_each: dict[str, int]
+) -> None:
+    """Deliveries from after the present moment count in the last bucket; where `since` is later still, in the one."""
+    later = clock.now()
+    clock.set(later - 3 * SECOND)
+    began = clock.now() - SECOND
+    stats = registry.deliveries.stats(since=began, bucket=SECOND)
+    assert [one.total for one in stats.buckets] == [1, 4]
+    assert [(one.start, one.enqueued) for one in registry.deliveries.stats(since=later, bucket=SECOND).buckets] == [
+        (later, 1)
+    ]
+
+
+def test_buckets_of_a_hook_that_never_was(registry: HookRegistry, clock: ManualClock) -> None:
+    """It is not found, with buckets as without; and 5,000 buckets will do."""
+    with pytest.raises(NotFound):
+        registry.deliveries.stats(99, since=clock.now(), bucket=SECOND)
+    stats = registry.deliveries.stats(since=clock.now() - 4_999 * SECOND, bucket=SECOND)
+    assert (len(stats.buckets), stats.total) == (5_000, 0)
+    with pytest.raises(InvalidInput, match="5,001"):
+        registry.deliveries.stats(since=clock.now() - 5_000 * SECOND, bucket=SECOND)
 
 
 def test_a_failing_hook_is_flushed_after_twelve_hours(

@@ -352,6 +352,41 @@ def test_max_in_flight_trades_order_for_throughput(
         registry.hooks.delete(hook.id)
 
 
+def test_an_update_of_what_was_read_minds_other_changes(registry: HookRegistry, listening: Listening) -> None:
+    """With the hook as it was read, an update goes through once; after another change it is refused.
+    A failing delivery is no such change.
+    """
+    read = listening()
+    changed = registry.hooks.update(read.id, if_unchanged=read, max_in_flight=2)
+    assert changed.max_in_flight == 2
+    with pytest.raises(Conflict, match=f"hook {read.id} was changed meanwhile"):
+        registry.hooks.update(read.id, if_unchanged=read, max_in_flight=3)
+    assert registry.hooks.get(read.id) == changed
+    registry.emit("RFIs", "update")
+    Dispatcher(registry, transport=ScriptedEndpoint().reply(500)).drain()
+    failing = registry.hooks.get(read.id)
+    assert failing.failing_since is not None
+    assert registry.hooks.update(read.id, if_unchanged=changed, max_in_flight=4).max_in_flight == 4
+
+
+def test_of_updates_of_what_was_read_one_wins(registry: HookRegistry, listening: Listening) -> None:
+    """Of several at once, of the same state, one changes the hook and the others are refused."""
+    for _ in range(10):
+        read, together = listening(), Barrier(4)
+
+        def change(number: int, read: Hook = read, together: Barrier = together) -> bool:
+            together.wait(30)
+            try:
+                return bool(registry.hooks.update(read.id, if_unchanged=read, max_in_flight=number))
+            except Conflict:
+                return False
+
+        with ThreadPoolExecutor(4) as threads:
+            won = [one.result(30) for one in [threads.submit(change, number) for number in range(2, 6)]]
+        assert won.count(True) == 1
+        assert registry.hooks.get(read.id).max_in_flight == 2 + won.index(True)
+
+
 def test_secrets_rotated_at_once_all_sign(registry: HookRegistry) -> None:
     """Of rotations that run at the same time each returns a secret that signs: none writes over another's."""
     for _ in range(10):

@@ -60,6 +60,25 @@ def test_a_hook_is_decrypted_once(open_with: Open, monkeypatch: pytest.MonkeyPat
     assert len(calls) == 2
 
 
+def test_a_change_by_hand_goes_for_the_next_claim(open_with: Open, rows: Rows) -> None:
+    """A hook that is known is read again when its row changed, whoever changed it and whatever the time is; and what
+    the queue knows of its failures is as it is now.
+    """
+    storage = open_with(None)
+    hook = make.listening(storage, max_in_flight=100)
+    make.emit(storage)
+    (before,) = make.turn(storage).claims
+    assert before.hook == hook
+    rows("UPDATE procore_hooks_hooks SET destination_url = 'https://elsewhere.example/'")
+    make.emit(storage)
+    (after,) = make.turn(storage).claims
+    assert after.hook.destination_url == "https://elsewhere.example/"
+    make.turn(storage, make.accepted(before), make.fails_and_pauses(after, T0, at(9)), now=at(1))
+    make.emit(storage)
+    later = make.turn(storage, now=at(10)).claims
+    assert [(one.hook.failing_since, one.hook.paused_until) for one in later] == [(T0, at(9))]
+
+
 @pytest.mark.parametrize(
     ("column", "text"),
     [

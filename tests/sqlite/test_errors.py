@@ -55,6 +55,7 @@ READS: dict[str, Callable[[SQLiteStorage], object]] = {
     "get_delivery": lambda s: s.get_delivery(1),
     "payload_version_of": lambda s: s.payload_version_of(1),
     "count_deliveries": lambda s: s.count_deliveries(None, T0),
+    "count_in_buckets": lambda s: s.count_in_buckets(None, T0, LATER - T0, 3),
     "turn": lambda s: make.turn(s, now=at(5), capacity=0, reading=ClockReading("not heard of yet", timedelta(0))),
 }
 CALLS = READS | WRITES

@@ -19,8 +19,10 @@ import pytest
 
 from procore_hooks import InvalidInput, SchemaTooNew, SQLiteStorage, StorageCorrupt, StorageError
 from procore_hooks.storage.sqlite import connection as connection_module
+from procore_hooks.storage.sqlite import schema
 from procore_hooks.storage.sqlite.schema import APPLICATION_ID, VERSION
 from procore_hooks.testing import _contract_values as make
+from procore_hooks.testing._contract_values import at
 
 Rows = Callable[..., list[Any]]
 
@@ -43,12 +45,30 @@ def test_a_new_file_says_whose_it_is(path: Path, storage: SQLiteStorage, rows: R
     names = {row[0] for row in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")} - {"sqlite_sequence"}
     assert {name.removeprefix("procore_hooks_") for name in names} == {
         "attempts", "deliveries", "events", "hooks", "idempotency_keys", "matching", "queues", "requests", "schema",
-        "triggers", "turns",
+        "times", "triggers", "turns",
     }  # fmt: skip
     assert rows("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert rows("PRAGMA user_version") == [(VERSION,)]
     assert rows("SELECT version FROM procore_hooks_schema") == [(VERSION,)]
     assert path.read_bytes().startswith(b"SQLite format 3\0")
+
+
+def test_a_file_of_an_older_schema_is_brought_up(path: Path, monkeypatch: pytest.MonkeyPatch, rows: Rows) -> None:
+    """What is in a file of an older release stays, and counts as what is stored from now on does."""
+    with monkeypatch.context() as older:
+        older.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:2])
+        older.setattr(schema, "VERSION", 2)
+        storage = SQLiteStorage(path)
+        make.listening(storage)
+        for hour in (0, 2, 1, 30):
+            make.emit_many(storage, 2, now=at(3600 * hour))
+        storage.close()
+    assert rows("PRAGMA user_version") == [(2,)]
+    with contextlib.closing(SQLiteStorage(path)) as storage:
+        make.emit(storage, now=at(3600 * 30))
+        assert rows("PRAGMA user_version") == [(VERSION,)]
+        counted = [storage.count_deliveries(None, at(3600 * hour)).get("enqueued", 0) for hour in (0, 1, 2, 30, 31)]
+        assert counted == [9, 7, 5, 3, 0]
 
 
 def test_opening_again_changes_nothing(path: Path) -> None:

@@ -40,9 +40,6 @@ SCANS = {
     "a list of all failures walks the index that holds nothing else, and stops at its limit": (
         lambda sql, table, index: "ORDER BY d.id DESC" in sql and index == "procore_hooks_deliveries_failing"
     ),
-    "counting all deliveries looks at all of them; nothing but `stats` does": (
-        lambda sql, table, index: "SELECT state, count(*)" in sql and table == "procore_hooks_deliveries"
-    ),
     "the index of queues that are being swept holds nothing else": (
         lambda sql, table, index: index == "procore_hooks_queues_sweep"
     ),
@@ -56,6 +53,9 @@ RANGES = {
     "pruning goes through all deliveries by id, outside of any transaction": (
         lambda sql, table: sql.startswith("SELECT id FROM procore_hooks_deliveries WHERE id > ? AND created_at < ?")
     ),
+    "counting goes from the first delivery of the time, which is found among the quarters of an hour": (
+        lambda sql, table: "d.state, count(*)" in sql and table in ("d", "procore_hooks_times")
+    ),
     "the attempts of a delivery are those of a range of ids": lambda sql, table: table == "a",
     "a list of hooks goes on from its cursor, and stops at its limit": (
         lambda sql, table: table == "h" and "ORDER BY h.id LIMIT" in sql
@@ -64,7 +64,7 @@ RANGES = {
 SORTS = {
     "the hooks that match one event are sorted": lambda sql: "SELECT DISTINCT t.hook_id" in sql,
     "a recovery sorts what it finds": lambda sql: "GROUP BY d.event_id ORDER BY 1" in sql,
-    "counting groups by status": lambda sql: "SELECT state, count(*)" in sql,
+    "counting groups by status and bucket": lambda sql: "d.state, count(*)" in sql,
     "the triggers of one hook are sorted": lambda sql: "FROM procore_hooks_triggers" in sql and "hook_id = ?" in sql,
     "the attempts of one page, or of one delivery, are sorted": lambda sql: "procore_hooks_attempts a" in sql,
     "the rows of one prune are grouped by event": lambda sql: "AS gone" in sql,
@@ -79,7 +79,7 @@ INSERT INTO procore_hooks_{table} SELECT {columns} FROM n;
 MANY_ROWS = "".join(
     _ROWS.format(number=number, table=table, columns=columns)
     for table, number, columns in (
-        ("hooks", 500, "i, 'a', 'u', '{}', i % 9, NULL, 0, 'active', 'keep', 'v4.0', 1, '[\"\"]', i, i, NULL"),
+        ("hooks", 500, "i, 'a', 'u', '{}', i % 9, NULL, 0, 'active', 'keep', 'v4.0', 1, '[\"\"]', i, i, NULL, i"),
         ("queues", 500, "i, iif(i % 2, 0, NULL), i, 0, 0, 1, 1, 0, NULL, iif(i % 9, NULL, 5), 0, 0, NULL, NULL"),
         ("triggers", 500, "i, i, 'RFIs', 'update', '*', NULL"),
         ("events", 10_000, "i, i, 'RFIs', 'update', i, NULL, NULL, NULL, i, x'00', NULL, NULL, 1"),
@@ -89,6 +89,7 @@ MANY_ROWS = "".join(
             "i, i % SERVED + 1, i / 2, i % 5, 1, i, i, iif(i % 20, NULL, i), iif(i % 30, NULL, i), NULL, NULL, "
             "iif(i % 90, NULL, 7), NULL",
         ),
+        ("times", 500, "i + 9999, i"),
         ("requests", 500, "i, i, i"),
         ("attempts", 20_000, "i * 1048576 + 1, 0, i % 500, NULL, NULL, 200, NULL, NULL, NULL, i, i"),
         ("idempotency_keys", 5_000, "'k' || i, x'00', i, '[]', i"),
@@ -186,6 +187,7 @@ def do_everything(storage: SQLiteStorage) -> None:
     storage.payload_version_of(one.id)
     for hook_id in (None, one.id):
         storage.count_deliveries(hook_id, T0)
+        storage.count_in_buckets(hook_id, T0, timedelta(seconds=100), 3)
     make.emit_many(storage, 3)
     storage.disable_hook(dropping.id, at(210), "dropped")
     storage.delete_hook(one.id, at(211), "deleted")
@@ -315,3 +317,17 @@ def test_lists_with_every_combination_of_filters(planner: sqlite3.Connection) ->
         if query.before is not None:
             by_id = r"SEARCH d USING .*(rowid|\bid)<\?"
             assert any(re.search(by_id, step) for step in steps), (query, steps)
+
+
+def test_counts_begin_where_the_time_begins(
+    planner: sqlite3.Connection, recorded: tuple[dict[str, Any], set[tuple[str, int]]]
+) -> None:
+    """A count, in buckets or not, reads a range of ids, of one hook or of all, and finds its first by the hour."""
+    counts = {sql: parameters for sql, parameters in recorded[0].items() if "count(*)" in sql and ":since" in sql}
+    assert len(counts) == 4
+    for sql, parameters in counts.items():
+        deliveries, times = (step for step in plan(planner, sql, parameters) if step.startswith("SEARCH"))
+        of_hook = "USING INDEX procore_hooks_deliveries_hook (hook_id=? AND id>?)"
+        of_all = "USING INTEGER PRIMARY KEY (rowid>?)"
+        assert deliveries == f"SEARCH d {of_hook if ':hook' in sql else of_all}"
+        assert times == "SEARCH procore_hooks_times USING INTEGER PRIMARY KEY (rowid>?)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -20,6 +21,8 @@ from procore_hooks.testing._contract_values import T0, at
 
 Steps = Callable[[SQLiteStorage, Callable[[], object]], int]
 MOST = 1.5
+HOUR = timedelta(hours=1)
+LONG_AGO = T0 - timedelta(days=99_999)
 
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :number)"
 _EVENTS = f"""
@@ -34,7 +37,7 @@ SELECT :first + i % :hooks, (SELECT max(id) FROM procore_hooks_events) - :number
 _MORE_HOOKS = (
     f"""{_NUMBERS} INSERT INTO procore_hooks_hooks SELECT i + (SELECT max(id) + 1 FROM procore_hooks_hooks), namespace,
     destination_url, destination_headers, company_id, project_id, include_projects, status, when_disabled,
-    payload_version, max_in_flight, signing_secrets, created_at, updated_at, deleted_at
+    payload_version, max_in_flight, signing_secrets, created_at, updated_at, deleted_at, version
     FROM n, procore_hooks_hooks WHERE id = :first""",
     """INSERT INTO procore_hooks_queues (hook_id, max_in_flight, enabled)
     SELECT id, max_in_flight, 1 FROM procore_hooks_hooks WHERE id > (SELECT max(hook_id) FROM procore_hooks_queues)""",
@@ -220,6 +223,32 @@ def test_a_page_of_failures(
     assert work["middle", 100_000] <= MOST * work["first", 100_000]
 
 
+@pytest.mark.parametrize("of_a_hook", [False, True])
+def test_counts_of_a_day(opened: Callable[[str], tuple[SQLiteStorage, Bulk]], steps_of: Steps, of_a_hook: bool) -> None:
+    """To count the last hours, in buckets or not, costs the same after 1,000 older deliveries and after 100,000."""
+    work = {}
+    for number in (1_000, 100_000):
+        storage, bulk = opened(str(number))
+        hook = bulk.hooks(2)
+        bulk.deliveries(hook, number, 2, state=2)
+        make.listening(storage)
+        make.emit_many(storage, 100)
+        hook_id = hook.id if of_a_hook else None
+        work["all", number] = steps_of(
+            storage,
+            lambda storage=storage, hook_id=hook_id: storage.count_deliveries(hook_id, T0),  # type: ignore[misc]
+        )
+        work["buckets", number] = steps_of(
+            storage,
+            lambda storage=storage, hook_id=hook_id: storage.count_in_buckets(  # type: ignore[misc]
+                hook_id, T0 - 2 * HOUR, HOUR, 3
+            ),
+        )
+        assert storage.count_in_buckets(None, T0 - 2 * HOUR, HOUR, 3) == [{}, {}, {"enqueued": 100}]
+    assert work["all", 100_000] <= MOST * work["all", 1_000]
+    assert work["buckets", 100_000] <= MOST * work["buckets", 1_000]
+
+
 def test_a_turn_when_others_have_analysed(opened: Callable[[str], tuple[SQLiteStorage, Bulk]], steps_of: Steps) -> None:
     """Statistics of a file in which one hook has nearly all mislead no turn: that of other hooks costs the same."""
     work = {}
@@ -242,5 +271,8 @@ def test_the_count_counts(opened: Callable[[str], tuple[SQLiteStorage, Bulk]], s
     for number in (1_000, 10_000):
         storage, bulk = opened(str(number))
         bulk.deliveries(bulk.hooks(1), number)
-        work[number] = steps_of(storage, lambda storage=storage: storage.count_deliveries(None, T0))  # type: ignore[misc]
+        work[number] = steps_of(
+            storage,
+            lambda storage=storage: storage.count_deliveries(None, LONG_AGO),  # type: ignore[misc]
+        )
     assert work[10_000] > 5 * work[1_000]

@@ -21,6 +21,7 @@ from procore_hooks import (
     BoundRegistry,
     Clock,
     Delivery,
+    DeliveryBucket,
     DeliveryStats,
     DeliveryStatus,
     DestinationPolicy,
@@ -150,6 +151,7 @@ def history(registry: HookRegistry) -> None:
     assert_type(registry.deliveries.recover(1, since=now), int)
     assert_type(registry.deliveries.prune(before=now), int)
     assert_type(registry.deliveries.stats(since=now), DeliveryStats)
+    assert_type(registry.deliveries.stats(since=now, bucket=timedelta(minutes=15)).buckets, tuple[DeliveryBucket, ...])
     registry.deliveries.list(status="successful")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NoReturn, TypeVar, get_args
 
 from ..exceptions import InvalidInput, NotFound
@@ -15,6 +15,7 @@ from .models import DeliveryStatus
 
 __all__ = [
     "check_action",
+    "check_bucket",
     "check_choice",
     "check_id",
     "check_idempotency_key",
@@ -38,6 +39,7 @@ _SHOWN = 60
 _MAX_TEXT = 200
 _MAX_KEY = 255
 _MAX_EXTRAS = 16_384
+_MAX_BUCKETS = 5_000
 _NAMESPACE = re.compile(r"[a-z0-9-]{1,100}", re.ASCII)
 _ACTION = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}", re.ASCII)
 _NOT_SLUG = re.compile(r"[^a-z0-9]+", re.ASCII)
@@ -55,6 +57,8 @@ def shown(value: object) -> str:
         return repr(value) if value.bit_length() <= 3 * _SHOWN else f"an integer of {value.bit_length():,} bits"
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return str(value)
     return f"a value of type {type(value).__name__}"
 
 
@@ -116,6 +120,20 @@ def check_moment(field: str, value: datetime) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         _refuse(field, value, "lies outside the years 1 to 9999 in UTC: use a moment inside")
+
+
+def check_bucket(value: timedelta, since: datetime, now: datetime) -> int:
+    """How many spans of this length it takes from `since` on until one holds `now`: 1 to 5,000.
+
+    One will do where `since` is after `now`.
+    """
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        _refuse("bucket", value, "is not a timedelta above zero: use one such as timedelta(minutes=15)")
+    number = max(0, (now - since) // value) + 1
+    if number > _MAX_BUCKETS:
+        fix = f"use a longer one, or a later since: at most {_MAX_BUCKETS:,} will do"
+        raise InvalidInput("bucket", f"{value} makes {number:,} of the time since {since.isoformat()}: {fix}")
+    return number
 
 
 def check_page_size(value: int) -> int:

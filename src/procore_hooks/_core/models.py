@@ -19,6 +19,7 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "Delivery",
+    "DeliveryBucket",
     "DeliveryStats",
     "DeliveryStatus",
     "DrainReport",
@@ -276,8 +277,33 @@ class EndpointReport:
 
 
 @attrs.frozen(kw_only=True)
+class DeliveryBucket:
+    """How many of the deliveries created in one span of time are in each status now.
+
+    Attributes:
+        start: the first moment of the span, which ends where the next one's starts.
+    """
+
+    start: datetime
+    enqueued: int = 0
+    retrying: int = 0
+    delivered: int = 0
+    failed: int = 0
+    discarded: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.enqueued + self.retrying + self.delivered + self.failed + self.discarded
+
+
+@attrs.frozen(kw_only=True)
 class DeliveryStats:
-    """How many deliveries, created at or after `since`, are in each status."""
+    """How many deliveries, created at or after `since`, are in each status now.
+
+    Attributes:
+        buckets: the same in equal spans of time, oldest first, if they were asked for; together they hold as many.
+    """
 
     since: datetime
     enqueued: int = 0
@@ -285,6 +311,7 @@ class DeliveryStats:
     delivered: int = 0
     failed: int = 0
     discarded: int = 0
+    buckets: tuple[DeliveryBucket, ...] = ()
 
     @property
     def total(self) -> int:

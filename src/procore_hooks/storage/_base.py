@@ -245,6 +245,15 @@ class Storage(Protocol):
     def count_deliveries(self, hook_id: int | None, since: datetime) -> dict[DeliveryStatus, int]:
         """How many deliveries with `created_at >= since` are in each status; statuses without any are left out."""
 
+    def count_in_buckets(
+        self, hook_id: int | None, since: datetime, width: timedelta, number: int
+    ) -> list[dict[DeliveryStatus, int]]:
+        """The same for each of `number` spans of time, each `width` long, the first of which begins at `since`. The
+        last has no end, so that all of them together are what `count_deliveries` counts.
+
+        The time that it takes depends on how many deliveries were created since then, not on how many there are.
+        """
+
     # Dispatch
 
     def turn(

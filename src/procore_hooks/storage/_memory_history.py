@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count, islice
 
 import attrs
@@ -95,6 +95,17 @@ class History:
         """How many deliveries created since then are in each status."""
         rows = self._rows if hook_id is None else self._of_hook.get(hook_id, {})
         return dict(Counter(row.status for row in rows.values() if row.created_at >= since))
+
+    def tally_buckets(
+        self, hook_id: int | None, since: datetime, width: timedelta, number: int
+    ) -> list[dict[DeliveryStatus, int]]:
+        """How many deliveries created in each span of time since then are in each status."""
+        rows = self._rows if hook_id is None else self._of_hook.get(hook_id, {})
+        tallies: list[Counter[DeliveryStatus]] = [Counter() for _ in range(number)]
+        for row in rows.values():
+            if row.created_at >= since:
+                tallies[min((row.created_at - since) // width, number - 1)][row.status] += 1
+        return [dict(tally) for tally in tallies]
 
     def recoverable(self, hook_id: int, since: datetime, until: datetime) -> list[DeliveryRow]:
         """Of each event that `recover` sends again, its first delivery in the range, by ascending id."""

@@ -311,6 +311,13 @@ class MemoryStorage:
         with self._locked():
             return self._history.tally(hook_id, since)
 
+    def count_in_buckets(
+        self, hook_id: int | None, since: datetime, width: timedelta, number: int
+    ) -> list[dict[DeliveryStatus, int]]:
+        """How many deliveries created in each of so many spans of time are in each status."""
+        with self._locked():
+            return self._history.tally_buckets(hook_id, since, width, number)
+
     # Dispatch
 
     def turn(

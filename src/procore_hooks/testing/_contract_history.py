@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import timedelta
+from random import Random
 from typing import Any
 
 import attrs
@@ -149,6 +152,59 @@ class HistoryContract:
         assert storage.count_deliveries(one.id, T0) == {"delivered": 1, "enqueued": 1}
         assert storage.count_deliveries(None, at(5)) == {"failed": 1, "enqueued": 2}
         assert storage.count_deliveries(None, at(5.001)) == {}
+
+    def test_counts_in_buckets(self, storage: Storage) -> None:
+        """A delivery counts from the very start of a bucket until just before the next; the last has no end."""
+        one, two = listening(storage, ("A", "*"), max_in_flight=9), listening(storage, ("B", "*"))
+        for moment in (-0.000001, 0, 9.999999, 10, 10, 19.999999, 20, 3_000_000):
+            emit(storage, an_event("A"), now=at(moment))
+        emit(storage, an_event("B"), now=at(5))
+        claims = [claim for claim in turn(storage, now=at(20)).claims if claim.hook.id == one.id]
+        turn(storage, accepted(claims[1]), put_off(claims[2], due_at=at(900)), given_up(claims[3]), capacity=0)
+        ten = timedelta(seconds=10)
+        assert storage.count_in_buckets(None, T0, ten, 4) == [
+            {"delivered": 1, "retrying": 1, "enqueued": 1},
+            {"failed": 1, "enqueued": 2},
+            {"enqueued": 1},
+            {"enqueued": 1},
+        ]
+        assert storage.count_in_buckets(two.id, T0, ten, 3) == [{"enqueued": 1}, {}, {}]
+        assert storage.count_in_buckets(None, at(20), ten, 1) == [{"enqueued": 2}]
+        assert storage.count_in_buckets(None, at(4_000_000), ten, 2) == [{}, {}]
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_buckets_together_are_the_count(self, storage: Storage, seed: int) -> None:
+        """Whatever was made when, and became of it, the buckets of any range hold what the count of the range says."""
+        random = Random(seed)
+        hooks = [listening(storage, (resource, "*"), max_in_flight=30) for resource in ("A", "B")]
+        for _ in range(60):
+            emit(storage, an_event(random.choice("AB")), now=at(random.choice([random.uniform(0, 100), 50])))
+        ends = (accepted, put_off, given_up)
+        turn(storage, *(random.choice(ends)(claim) for claim in turn(storage, now=at(100), capacity=40).claims))
+        storage.recover(hooks[0].id, T0, at(101), at(random.uniform(0, 100)))
+        storage.prune(at(10))
+        for hook_id in (None, *(hook.id for hook in hooks)):
+            since, width, number = at(random.uniform(-10, 110)), timedelta(seconds=random.uniform(1, 50)), 4
+            tallies = storage.count_in_buckets(hook_id, since, width, number)
+            assert len(tallies) == number
+            assert sum(map(Counter, tallies), Counter()) == storage.count_deliveries(hook_id, since)
+            for position, tally in enumerate(tallies[:-1]):
+                start = since + position * width
+                found = history(storage, hook_id, start=start, end=start + width)
+                assert tally == Counter(delivery.status for delivery in found)
+
+    def test_counts_after_a_clock_was_set(self, storage: Storage) -> None:
+        """Counts go by the moments of creation also where later deliveries have earlier ones, by hours and by days."""
+        hook = listening(storage)
+        moments = [0, 90_000, 3_600, 7_200, -90_000, 7_199, 7_200, 7_201, 3_599, -3_600_000, 90_000]
+        for moment in moments:
+            emit(storage, now=at(moment))
+        for since in sorted({*moments, 7_300, 100_000}):
+            expected = sum(moment >= since for moment in moments)
+            assert storage.count_deliveries(None, at(since)).get("enqueued", 0) == expected
+            assert storage.count_deliveries(hook.id, at(since)).get("enqueued", 0) == expected
+        tallies = storage.count_in_buckets(None, at(3_600), timedelta(hours=1), 3)
+        assert [tally.get("enqueued", 0) for tally in tallies] == [2, 3, 2]
 
 
 class RedeliveryContract:

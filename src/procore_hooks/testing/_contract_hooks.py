@@ -53,6 +53,7 @@ _CALLS: dict[str, Callable[[Storage], object]] = {
     "recover": lambda storage: storage.recover(_UNKNOWN, T0, T0, T0),
     "prune": lambda storage: storage.prune(T0),
     "count_deliveries": lambda storage: storage.count_deliveries(None, T0),
+    "count_in_buckets": lambda storage: storage.count_in_buckets(None, T0, LEASE, 3),
     "turn": lambda storage: storage.turn([], now=T0, due_by=T0, lease=LEASE, capacity=1),
 }
 

@@ -251,6 +251,13 @@ class SQLiteStorage:
         with self._database.read() as cursor:
             return history.count_deliveries(cursor, hook_id, since)
 
+    def count_in_buckets(
+        self, hook_id: int | None, since: datetime, width: timedelta, number: int
+    ) -> list[dict[DeliveryStatus, int]]:
+        """See `Storage.count_in_buckets`."""
+        with self._database.read() as cursor:
+            return history.count_in_buckets(cursor, hook_id, since, width, number)
+
     # Dispatch
 
     def turn(

@@ -29,11 +29,16 @@ _LOG_EVERY: Final = 60.0  # seconds
 
 _WAKE: Final = "UPDATE procore_hooks_queues SET ready_at = 0 WHERE ready_at > 0 AND ready_at <= ?"
 _PICK_QUEUES: Final = """
-SELECT json_group_array(json_array(hook_id, room, epoch, failures, head, is_paused)) FROM (
-    SELECT hook_id, iif(failures > 0, 1, max_in_flight) - in_flight AS room, epoch, failures, head,
-        coalesce(paused_until > ?, 0) AS is_paused
-    FROM procore_hooks_queues WHERE ready_at = 0 ORDER BY served, hook_id LIMIT ? OFFSET ?)
+SELECT json_group_array(json_array(
+    hook_id, version, failing_since, paused_until, room, epoch, failures, head, is_paused))
+FROM (
+    SELECT q.hook_id, h.version, q.failing_since, q.paused_until,
+        iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight AS room, q.epoch, q.failures, q.head,
+        coalesce(q.paused_until > ?, 0) AS is_paused
+    FROM procore_hooks_queues q CROSS JOIN procore_hooks_hooks h ON h.id = q.hook_id
+    WHERE q.ready_at = 0 ORDER BY q.served, q.hook_id LIMIT ? OFFSET ?)
 """
+_SEEN: Final = 4  # of these, what tells whether a hook is still the one that is known
 # The indexes are named: after an ANALYZE that saw one hook with nearly all deliveries, SQLite would look for the fresh
 # ones of any hook among all that are newer than its head.
 _PICK_DELIVERIES: Final = """
@@ -130,8 +135,8 @@ def _find_queues(cursor: sqlite3.Cursor, cache: HookCache, due: int, capacity: i
     while True:
         wanted = capacity - sum(1 for queue in queues if not queue.is_short or queue.taken)
         rows = json.loads(cursor.execute(_PICK_QUEUES, (due, wanted, len(queues))).fetchone()[0])
-        hooks = cache.load(cursor, [row[0] for row in rows])
-        found = [_Queue(hooks[row[0]], *row[1:]) for row in rows if row[0] in hooks]
+        hooks = cache.load(cursor, [row[:_SEEN] for row in rows])
+        found = [_Queue(hooks[row[0]], *row[_SEEN:]) for row in rows if row[0] in hooks]
         queues += found
         if len(found) < len(rows):
             set_aside(cursor, [row[0] for row in rows if row[0] not in hooks], due)
@@ -197,7 +202,7 @@ def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, du
 
 
 class HookCache:
-    """Hooks by what their rows hold: to decrypt and decode one anew for each claim would be most of the work."""
+    """Hooks by the versions of their rows: to decrypt and decode one anew for each claim would be most of the work."""
 
     def __init__(self, keys: KeyRing | None) -> None:
         self._keys = keys
@@ -205,27 +210,38 @@ class HookCache:
         self._unreadable: list[SecretUnreadable] = []
         self._logged_at = float("-inf")
 
-    def load(self, cursor: sqlite3.Cursor, hook_ids: Sequence[int]) -> dict[int, Hook]:
+    def load(self, cursor: sqlite3.Cursor, seen: Sequence[list[Any]]) -> dict[int, Hook]:
         """The hooks as they are now, without those whose secrets are damaged, or not decrypted by the keys at hand.
+
+        `seen` has what is known of each: id, version, failing since, paused until; the latter two are the queue's.
 
         Raises `SecretUnreadable` if one is encrypted and there are no keys at all: this process is at fault then.
         """
-        if not hook_ids:
-            return {}
+        known: dict[int, Hook] = {}
+        unknown: dict[int, list[Any]] = {}
+        for one in seen:
+            was, hook = self._hooks.get(one[0], (None, None))
+            if hook is not None and was == one:
+                known[one[0]] = hook
+            else:
+                unknown[one[0]] = one
+        if not unknown:
+            return known
+        found = self._read(cursor, list(unknown))
         if len(self._hooks) > _MOST_CACHED:
             self._hooks.clear()
+        self._hooks.update((hook_id, (unknown[hook_id], hook)) for hook_id, hook in found.items())
+        return known | found
+
+    def _read(self, cursor: sqlite3.Cursor, hook_ids: Sequence[int]) -> dict[int, Hook]:
         found = {}
         for row in json.loads(cursor.execute(_LOAD_HOOKS, (json.dumps(hook_ids),)).fetchone()[0]):
-            cached = self._hooks.get(row[0])
-            if cached is None or cached[0] != row:
-                try:
-                    cached = self._hooks[row[0]] = (row, hook_from_row(row, self._keys))
-                except SecretUnreadable as error:
-                    if self._keys is None and error.key_id is not None:
-                        raise
-                    self._unreadable.append(error)
-                    continue
-            found[row[0]] = cached[1]
+            try:
+                found[row[0]] = hook_from_row(row, self._keys)
+            except SecretUnreadable as error:
+                if self._keys is None and error.key_id is not None:
+                    raise
+                self._unreadable.append(error)
         return found
 
     def log_trouble(self) -> None:

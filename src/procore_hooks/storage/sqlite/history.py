@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ..._core.models import Attempt, Delivery, DeliveryStatus
@@ -16,9 +16,11 @@ from .connection import Database
 from .hooks import require_hook
 from .ready import READY
 from .rows import ATTEMPTS_PER_DELIVERY, EVENT_COLUMNS, STATES, attempt_from_row, delivery_from_row, stamp
+from .schema import QUARTER
 
 __all__ = [
     "count_deliveries",
+    "count_in_buckets",
     "get_delivery",
     "list_deliveries",
     "payload_version_of",
@@ -45,6 +47,15 @@ _IN_LISTS: Final = _ATTEMPTS % ("NULL", "NULL")
 _IN_FULL: Final = _ATTEMPTS % ("a.request_body", "a.response_body")
 _FAILING: Final[frozenset[DeliveryStatus]] = frozenset({"retrying", "failed", "discarded"})
 _PRUNED_AT_ONCE: Final = 500
+# From the first delivery of that quarter of an hour on, and not from the first of all. Each way is named: what ANALYZE
+# found in a file with one busy hook would mislead.
+_SINCE: Final = f"""
+FROM procore_hooks_deliveries d %s
+WHERE d.id >= (SELECT min(first_id) FROM procore_hooks_times WHERE quarter >= :since / {QUARTER})
+    AND d.created_at >= :since AND d.hook_id %s
+"""
+_OF_ALL_SINCE: Final = _SINCE % ("NOT INDEXED", "<> 0")
+_OF_HOOK_SINCE: Final = _SINCE % ("INDEXED BY procore_hooks_deliveries_hook", "= :hook")
 
 
 def get_delivery(cursor: sqlite3.Cursor, delivery_id: int) -> Delivery:
@@ -167,13 +178,26 @@ def recover(cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: dateti
 
 def count_deliveries(cursor: sqlite3.Cursor, hook_id: int | None, since: datetime) -> dict[DeliveryStatus, int]:
     """How many are in each status."""
-    of_hook = "" if hook_id is None else "AND hook_id = ?"
     rows = cursor.execute(
-        f"""SELECT state, count(*) FROM procore_hooks_deliveries
-        WHERE created_at >= ? AND hook_id <> 0 {of_hook} GROUP BY state""",
-        (stamp(since),) if hook_id is None else (stamp(since), hook_id),
+        f"SELECT d.state, count(*) {_OF_ALL_SINCE if hook_id is None else _OF_HOOK_SINCE} GROUP BY 1",
+        {"since": stamp(since), "hook": hook_id},
     )
     return {STATES[state]: count for state, count in rows.fetchall()}
+
+
+def count_in_buckets(
+    cursor: sqlite3.Cursor, hook_id: int | None, since: datetime, width: timedelta, number: int
+) -> list[dict[DeliveryStatus, int]]:
+    """How many were created in each span of time, by status."""
+    rows = cursor.execute(
+        f"""SELECT min((d.created_at - :since) / :width, :last), d.state, count(*)
+        {_OF_ALL_SINCE if hook_id is None else _OF_HOOK_SINCE} GROUP BY 1, 2""",
+        {"since": stamp(since), "width": width // timedelta.resolution, "last": number - 1, "hook": hook_id},
+    )
+    buckets: list[dict[DeliveryStatus, int]] = [{} for _ in range(number)]
+    for position, state, count in rows.fetchall():
+        buckets[position][STATES[state]] = count
+    return buckets
 
 
 def prune(database: Database, before: datetime) -> int:

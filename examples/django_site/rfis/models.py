@@ -1,0 +1,5 @@
+from django.db import models
+
+
+class Rfi(models.Model):
+    subject = models.TextField()
