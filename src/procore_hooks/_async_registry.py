@@ -158,6 +158,16 @@ class AsyncTriggers:
         """See `Triggers.delete`."""
         await asyncio.to_thread(self._triggers.delete, trigger_id)
 
+    async def change(
+        self,
+        hook_id: int,
+        *,
+        add: Iterable[tuple[str, str]] = (),
+        remove: Iterable[tuple[str, str]] = (),
+    ) -> Page[Trigger]:
+        """See `Triggers.change`."""
+        return await asyncio.to_thread(self._triggers.change, hook_id, add=add, remove=remove)
+
     async def replace(self, hook_id: int, wanted: Mapping[str, Iterable[str]]) -> Page[Trigger]:
         """See `Triggers.replace`."""
         return await asyncio.to_thread(self._triggers.replace, hook_id, wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ._core.checks import check_action, check_page_size, check_resource, check_row_id, shown
@@ -56,6 +56,33 @@ class Triggers:
         """Delete a trigger. Raises `NotFound`."""
         self._storage.delete_trigger(check_row_id("trigger", trigger_id))
 
+    def change(
+        self,
+        hook_id: int,
+        *,
+        add: Iterable[tuple[str, str]] = (),
+        remove: Iterable[tuple[str, str]] = (),
+    ) -> Page[Trigger]:
+        """Add and remove triggers of a hook, all at once. Others stay, also those that somebody else adds meanwhile.
+
+        Args:
+            add, remove: (resource, action) of each. To add one that is there, or to remove one that is not, changes
+                nothing.
+
+        Returns:
+            All that the hook has then, in one page.
+
+        Raises:
+            NotFound, InvalidInput, UnknownResource, UnsupportedAction: as for `create`; nothing was changed then.
+        """
+        added = [self._checked(*pair) for pair in _pairs("add", add)]
+        removed = frozenset(_pairs("remove", remove))
+
+        def wanted(present: Sequence[Trigger]) -> Sequence[tuple[str, str]]:
+            return [*(pair for one in present if (pair := (one.resource, one.action)) not in removed), *added]
+
+        return Page(self._storage.replace_triggers(check_row_id("hook", hook_id), wanted))
+
     def replace(self, hook_id: int, wanted: Mapping[str, Iterable[str]]) -> Page[Trigger]:
         """Make `wanted` the hook's triggers, all at once; those that it has keep their ids.
 
@@ -76,3 +103,16 @@ class Triggers:
                 raise InvalidInput("wanted", f"{shown(actions)} is not a list of actions: use one such as ['update']")
             pairs += [self._checked(resource, action) for action in actions]
         return Page(self._storage.replace_triggers(check_row_id("hook", hook_id), pairs))
+
+
+def _pairs(field: str, given: object) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for one in given if isinstance(given, Iterable) and not isinstance(given, str) else (given,):
+        match one:
+            case (str() as resource, str() as action):
+                pairs.append((resource, action))
+            case _:
+                raise InvalidInput(
+                    field, f"{shown(one)} is not (resource, action): use pairs such as ('RFIs', 'update')"
+                )
+    return pairs

@@ -66,10 +66,11 @@ def dispatch(registry: HookRegistry) -> None:
     dispatcher = Dispatcher(registry, retry=retry, timeouts=Timeouts(connect=1.6, response=1.6, total=2.0))
     for line in sys.stdin:
         dispatcher.drain(30)
+        most = most_memory()  # not what it takes to read it all again, below
         recorded = {
             name: [described(registry.deliveries.get(one)) for one in ids] for name, ids in json.loads(line).items()
         }
-        print(json.dumps({"recorded": recorded, "most_memory": most_memory()}), flush=True)
+        print(json.dumps({"recorded": recorded, "most_memory": most}), flush=True)
 
 
 if __name__ == "__main__":

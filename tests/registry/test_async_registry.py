@@ -105,6 +105,7 @@ def test_every_verb(make: Callable[[], AsyncHookRegistry], clock: ManualClock, e
             trigger = await triggers.create(hook.id, "RFIs", "update")
             assert (await triggers.list(hook.id)).items == (trigger,)
             assert (await triggers.replace(hook.id, {"RFIs": ["update", "create"]}))[0] == trigger
+            assert len(await triggers.change(hook.id, add=[("Photos", "create")], remove=[("Photos", "update")])) == 3
             await triggers.delete(trigger.id)
             emission = await registry.emit("RFIs", "create", {"n": 1}, company_id=8, idempotency_key="k")
             bound = registry.bind(company_id=8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -151,3 +153,45 @@ def test_triggers_go_by_the_catalogue(storage: Storage) -> None:
             with pytest.raises(UnsupportedAction):
                 registry.triggers.create(hook.id, *pair)
         assert len(registry.triggers.list(hook.id)) == 4
+
+
+def test_change_adds_and_removes_at_once(registry: HookRegistry, listening: Callable[..., Hook]) -> None:
+    """What is there already is not added again, what is not there is not removed, and all others keep their ids."""
+    hook = listening(("RFIs", "update"), ("Users", "*"))
+    kept = registry.triggers.list(hook.id).items[1]
+    changed = registry.triggers.change(
+        hook.id, add=[("Users", "*"), ("Tasks", "create")], remove=[("RFIs", "update"), ("Nothing", "update")]
+    )
+    assert [(one.resource, one.action) for one in changed] == [("Users", "*"), ("Tasks", "create")]
+    assert changed.items[0] == kept
+    assert registry.triggers.list(hook.id).items == changed.items
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field in ("add", "remove") for value in ("RFIs", 7, [("RFIs",)], [("RFIs", 1)])],
+)
+def test_change_refuses_what_are_no_pairs(
+    registry: HookRegistry, listening: Callable[..., Hook], field: str, value: Any
+) -> None:
+    """The field and the shape that is wanted are named, and nothing is changed."""
+    hook = listening()
+    before = registry.triggers.list(hook.id)
+    with pytest.raises(InvalidInput, match=rf"{field}: .* is not \(resource, action\)"):
+        registry.triggers.change(hook.id, **{"add": [("Tasks", "create")], field: value})
+    assert registry.triggers.list(hook.id) == before
+
+
+def test_changes_at_once_lose_nothing(registry: HookRegistry, listening: Callable[..., Hook]) -> None:
+    """Of changes that run at the same time none undoes another."""
+    hook = listening(("RFIs", "update"))
+    together = Barrier(4)
+
+    def add(number: int) -> None:
+        together.wait(30)
+        registry.triggers.change(hook.id, add=[(f"R{number}", "update")], remove=[("RFIs", "update")])
+
+    with ThreadPoolExecutor(4) as threads:
+        for one in [threads.submit(add, number) for number in range(4)]:
+            one.result(30)
+    assert {one.resource for one in registry.triggers.list(hook.id)} == {"R0", "R1", "R2", "R3"}

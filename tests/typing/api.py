@@ -106,6 +106,7 @@ def triggers(registry: HookRegistry) -> None:
     assert_type(registry.triggers.create(1, "RFIs", "*"), Trigger)
     assert_type(registry.triggers.list(1), Page[Trigger])
     assert_type(registry.triggers.replace(1, {"RFIs": ["create", "update"], "Photos": ("create",)}), Page[Trigger])
+    assert_type(registry.triggers.change(1, add=[("RFIs", "create")], remove=[("RFIs", "update")]), Page[Trigger])
     registry.triggers.delete(1)
 
 

@@ -60,7 +60,9 @@ __all__ = [
     "Settlement",
     "Storage",
     "Turn",
+    "Wanted",
     "changes_for",
+    "wanted_of",
 ]
 
 
@@ -69,6 +71,8 @@ DROPPED: Final = "the hook was disabled and drops events"
 LEFT_OPEN: Final = "no result was recorded: the process that made this attempt ended, or lost its lease"
 
 
+Pairs = Sequence[tuple[str, str]]
+Wanted = Pairs | Callable[[Sequence[Trigger]], Pairs]
 Changes = Mapping[str, Any] | Callable[[Hook], Mapping[str, Any]]
 
 
@@ -118,6 +122,11 @@ class DeliveryQuery:
 def changes_for(changes: Changes, hook: Hook) -> Mapping[str, Any]:
     """What is to change of the hook."""
     return changes(hook) if callable(changes) else changes
+
+
+def wanted_of(wanted: Wanted, present: Sequence[Trigger]) -> Mapping[tuple[str, str], None]:
+    """The pairs that are to be, each once."""
+    return dict.fromkeys(wanted(present) if callable(wanted) else wanted)
 
 
 class Storage(Protocol):
@@ -178,9 +187,10 @@ class Storage(Protocol):
     def delete_trigger(self, trigger_id: int) -> None:
         """Delete the trigger. Raises `NotFound`."""
 
-    def replace_triggers(self, hook_id: int, wanted: Sequence[tuple[str, str]]) -> list[Trigger]:
+    def replace_triggers(self, hook_id: int, wanted: Wanted) -> list[Trigger]:
         """Make the (resource, action) pairs `wanted` the hook's triggers; those it has keep their ids.
 
+        `wanted` may be a function of those it has, by id: it is called once, in the same transaction.
         Returns all of them by id. Raises `NotFound`.
         """
 

@@ -109,7 +109,7 @@ class Directory:
             raise NotFound("trigger", trigger_id)
         self._remove_trigger(self._queues[trigger.hook_id], trigger)
 
-    def replace_triggers(self, queue: HookQueue, wanted: Sequence[tuple[str, str]]) -> None:
+    def replace_triggers(self, queue: HookQueue, wanted: Iterable[tuple[str, str]]) -> None:
         """Make `wanted` the hook's triggers; those it has stay as they are."""
         for pair in queue.triggers.keys() - set(wanted):
             self._remove_trigger(queue, queue.triggers[pair])

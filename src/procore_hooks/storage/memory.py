@@ -27,7 +27,9 @@ from ._base import (
     HookQuery,
     Settlement,
     Turn,
+    Wanted,
     changes_for,
+    wanted_of,
 )
 from ._memory_history import History, view
 from ._memory_hooks import Directory
@@ -152,11 +154,11 @@ class MemoryStorage:
         with self._locked():
             self._directory.delete_trigger(trigger_id)
 
-    def replace_triggers(self, hook_id: int, wanted: Sequence[tuple[str, str]]) -> list[Trigger]:
+    def replace_triggers(self, hook_id: int, wanted: Wanted) -> list[Trigger]:
         """Make `wanted` the hook's triggers; those it has keep their ids. Raises `NotFound`."""
         with self._locked():
             queue = self._directory.get(hook_id)
-            self._directory.replace_triggers(queue, wanted)
+            self._directory.replace_triggers(queue, wanted_of(wanted, _by_id(queue)))
             return _by_id(queue)
 
     # Events

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import attrs
 import pytest
 
-from .._core.models import Hook, PreviousSecret
+from .._core.models import Hook, PreviousSecret, Trigger
 from .._core.secret import Secret
 from ..exceptions import DuplicateTrigger, NotFound, StorageError
 from ..storage._base import DeliveryQuery, HookQuery, Storage
@@ -206,6 +206,27 @@ class HookContract:
         settled = [accepted(claim) for claim in (*first.claims, *second.claims)]
         assert ids(turn(storage, *settled[:2])) == []
         assert ids(turn(storage, settled[2])) == waiting[3:4]
+
+    def test_triggers_may_be_replaced_by_a_function_of_them(self, storage: Storage) -> None:
+        """It is asked once, about those that are there, by id; if it raises, that is raised and nothing changes."""
+        hook = listening(storage, ("RFIs", "update"), ("Users", "*"))
+        before = storage.list_triggers(hook.id, 0, 10)
+        asked: list[list[Trigger]] = []
+
+        def others(present: Sequence[Trigger]) -> list[tuple[str, str]]:
+            asked.append(list(present))
+            return [("Users", "*"), ("Tasks", "create"), ("Tasks", "create")]
+
+        def refused(present: Sequence[Trigger]) -> list[tuple[str, str]]:
+            raise LookupError(len(present))
+
+        after = storage.replace_triggers(hook.id, others)
+        assert asked == [before]
+        assert [(one.resource, one.action) for one in after] == [("Users", "*"), ("Tasks", "create")]
+        assert after[0] == before[1]
+        with pytest.raises(LookupError):
+            storage.replace_triggers(hook.id, refused)
+        assert storage.list_triggers(hook.id, 0, 10) == after
 
     def test_enabling_and_disabling_show(self, storage: Storage) -> None:
         """What `disable_hook` and `enable_hook` return is what `get_hook` then gives."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from urllib.parse import quote
 
 from starlette.responses import JSONResponse, Response
 
-from procore_hooks import DuplicateTrigger, Hook, NotFound, Trigger
+from procore_hooks import Hook, Trigger
 
 from ._grid import Grid, make_grid, read_tick
 from ._history import hook_state
@@ -77,14 +76,10 @@ async def tick(visit: Visit) -> Response:
         hook = visit.hook()
         triggers = _triggers(visit, hook)
         wanted = read_tick(asked, _grid(visit, hook, triggers), triggers)
-        # One by one, so that the tick of somebody else at this moment stays. Whoever came first did the same.
-        for resource, action in wanted.create:
-            with contextlib.suppress(DuplicateTrigger):
-                visit.registry.triggers.create(hook.id, resource, action)
-        for trigger_id in wanted.delete:
-            with contextlib.suppress(NotFound):
-                visit.registry.triggers.delete(trigger_id)
-        return hook, _grid(visit, hook, _triggers(visit, hook))
+        # The tick of somebody else at this moment stays. Whoever came first did the same.
+        unticked = [(one.resource, one.action) for one in triggers if one.id in wanted.delete]
+        changed = visit.registry.triggers.change(hook.id, add=wanted.create, remove=unticked)
+        return hook, _grid(visit, hook, list(changed))
 
     hook, grid = await visit.run(change)
     if visit.wants_json:

@@ -14,7 +14,7 @@ from ..._core.claims import ClockReading, Settlement, Turn
 from ..._core.models import Delivery, DeliveryStatus, Emission, Event, Hook, Trigger
 from ...exceptions import InvalidInput
 from ...keyring import KeyRing
-from .._base import Changes, DeliveryQuery, EmitRequest, HookQuery
+from .._base import Changes, DeliveryQuery, EmitRequest, HookQuery, Wanted
 from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
 from .encryption import reencrypt
@@ -182,7 +182,7 @@ class SQLiteStorage:
         with self._database.write() as cursor:
             hooks.delete_trigger(cursor, trigger_id)
 
-    def replace_triggers(self, hook_id: int, wanted: Sequence[tuple[str, str]]) -> list[Trigger]:
+    def replace_triggers(self, hook_id: int, wanted: Wanted) -> list[Trigger]:
         """See `Storage.replace_triggers`."""
         with self._database.write() as cursor:
             return hooks.replace_triggers(cursor, hook_id, wanted)

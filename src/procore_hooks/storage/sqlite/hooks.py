@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +13,7 @@ from ..._core.matching import scope_key
 from ..._core.models import Hook, Trigger
 from ...exceptions import DuplicateTrigger, NotFound
 from ...keyring import KeyRing
-from .._base import Changes, HookQuery, changes_for
+from .._base import Changes, HookQuery, Wanted, changes_for, wanted_of
 from .ready import READY
 from .rows import HOOK_COLUMNS, hook_from_row, secret_columns, stamp, trigger_from_row
 from .sweeping import drop_waiting
@@ -219,13 +219,14 @@ def delete_trigger(cursor: sqlite3.Cursor, trigger_id: int) -> None:
         raise NotFound("trigger", trigger_id)
 
 
-def replace_triggers(cursor: sqlite3.Cursor, hook_id: int, wanted: Sequence[tuple[str, str]]) -> list[Trigger]:
+def replace_triggers(cursor: sqlite3.Cursor, hook_id: int, wanted: Wanted) -> list[Trigger]:
     """Make `wanted` the hook's triggers; those that stay keep their ids."""
-    present = {(t.resource, t.action): t.id for t in list_triggers(cursor, hook_id, 0, -1)}
+    triggers = list_triggers(cursor, hook_id, 0, -1)
+    pairs, present = wanted_of(wanted, triggers), {(t.resource, t.action): t.id for t in triggers}
     for pair, trigger_id in present.items():
-        if pair not in wanted:
+        if pair not in pairs:
             delete_trigger(cursor, trigger_id)
-    for resource, action in dict.fromkeys(wanted):
+    for resource, action in pairs:
         if (resource, action) not in present:
             add_trigger(cursor, hook_id, resource, action)
     return list_triggers(cursor, hook_id, 0, -1)
