@@ -44,9 +44,8 @@ def emit(registry: HookRegistry, number: int, resource: str = "RFIs") -> None:
         registry.emit_many([one] * min(_AT_ONCE, number - start))
 
 
-def drain_rate(registry: HookRegistry, number: int, max_in_flight: int = 100) -> float:
+def drain_rate(dispatcher: Dispatcher, number: int) -> float:
     """Deliveries per second of a drain, from its call to its return, of the `number` that wait."""
-    dispatcher = Dispatcher(registry, max_in_flight=max_in_flight)
     reports = []
     seconds = timed(lambda: reports.append(dispatcher.drain()))
     require(reports[0].delivered == number, f"{number} waited, and this came of them: {reports[0]}")
@@ -54,6 +53,6 @@ def drain_rate(registry: HookRegistry, number: int, max_in_flight: int = 100) ->
 
 
 def emit_and_drain(registry: HookRegistry, number: int, max_in_flight: int = 100) -> float:
-    """The same, of `number` that are emitted first."""
+    """The same, of `number` that are emitted first, by a new dispatcher."""
     emit(registry, number)
-    return drain_rate(registry, number, max_in_flight)
+    return drain_rate(Dispatcher(registry, max_in_flight=max_in_flight), number)

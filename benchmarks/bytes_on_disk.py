@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from procore_hooks import Dispatcher
+
 from ._backlog import drain_rate, emit, listen, opened
 from ._bulk import checkpoint
 from ._harness import Bar, Options, Result, alternate, folder, main, quantity
@@ -34,7 +36,7 @@ def _bytes(url: str, events: int) -> float:
         listen(registry, url, _HOOKS)
         empty = _size(where / "hooks.db")
         emit(registry, events)
-        drain_rate(registry, events * _HOOKS)
+        drain_rate(Dispatcher(registry), events * _HOOKS)
         return (_size(where / "hooks.db") - empty) / (events * _HOOKS)
 
 

@@ -18,6 +18,7 @@ from ._core.checks import shown
 from ._core.models import DrainReport, Timeouts
 from ._engine import Engine, EngineSettings
 from ._registry import HookRegistry
+from ._requests import RequestMaker
 from ._sending import MOST_READ
 from .exceptions import Conflict, InvalidInput
 from .observers import Observer
@@ -66,8 +67,10 @@ class Dispatcher:
             raise InvalidInput(
                 "kept_response_bytes", f"{shown(kept_response_bytes)} is not 0 to {MOST_READ}: use a number"
             )
+        registry = registry if isinstance(registry, HookRegistry) else registry.sync_registry
         self._settings = EngineSettings(
-            registry=registry if isinstance(registry, HookRegistry) else registry.sync_registry,
+            registry=registry,
+            maker=RequestMaker(registry.destinations, registry.payload_formats),
             retry=RetryPolicy.procore() if retry is None else retry,
             timeouts=Timeouts() if timeouts is None else timeouts,
             max_in_flight=max_in_flight,

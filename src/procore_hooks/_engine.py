@@ -55,9 +55,14 @@ _FALLBACK: Final = Backoff(wait=timedelta(minutes=1), stop=False)
 
 @attrs.frozen(kw_only=True)
 class EngineSettings:
-    """What a dispatcher was made with."""
+    """What a dispatcher was made with.
+
+    Attributes:
+        maker: remembers the hooks from one run to the next.
+    """
 
     registry: HookRegistry
+    maker: RequestMaker
     retry: RetryPolicy
     timeouts: Timeouts
     max_in_flight: int
@@ -146,8 +151,9 @@ class Engine:
         transport = settings.transport or GuardedTransport(
             registry.destinations, max_idle_per_destination=most, max_idle=max(most, _LEAST_IDLE)
         )
-        maker = RequestMaker(registry.destinations, registry.payload_formats)
-        self._sender = Sender(transport, maker, settings.timeouts, registry.clock, settings.kept_response_bytes)
+        self._sender = Sender(
+            transport, settings.maker, settings.timeouts, registry.clock, settings.kept_response_bytes
+        )
         self._thread = StorageThread()
         try:
             unsubscribe = self._storage.subscribe(self._wake_unless_own)

@@ -20,7 +20,7 @@ from .encryption import set_aside
 from .ready import ready
 from .rows import EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
 
-__all__ = ["HookCache", "Picked", "load_claims", "pick"]
+__all__ = ["HookCache", "Picked", "end_waits", "load_claims", "pick"]
 
 _log = logging.getLogger("procore_hooks")
 
@@ -111,12 +111,15 @@ class _Queue:
     new_head: int = attrs.field(default=attrs.Factory(lambda self: self.head, takes_self=True))
 
 
+def end_waits(cursor: sqlite3.Cursor, due: int) -> None:
+    """Make ready the queues whose pause is over, or whose next delivery is due."""
+    cursor.execute(_WAKE, (due,))
+
+
 def pick(cursor: sqlite3.Cursor, cache: HookCache, now: int, due: int, lease: timedelta, capacity: int) -> list[Picked]:
     """Claim up to `capacity` deliveries, from the queues that were served longest ago."""
     if capacity <= 0:
         return []
-    # Pauses that are over come first, else a probe waits behind everybody's backlog.
-    cursor.execute(_WAKE, (due,))
     queues = _find_queues(cursor, cache, due, capacity)
     if not queues:
         return []

@@ -8,11 +8,10 @@ from typing import Final
 
 from ..._core.claims import ClockReading
 
-__all__ = ["follow_clock", "has_moved"]
+__all__ = ["clock_reading", "follow_clock"]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-_KNOWN: Final = "SELECT steady, ahead FROM procore_hooks_turns"
 _REMEMBER: Final = "UPDATE procore_hooks_turns SET steady = ?, ahead = ?"
 # 0 and less stand for "at once".
 _MOVE: Final = (
@@ -25,21 +24,16 @@ _MOVE: Final = (
 )
 
 
-def has_moved(cursor: sqlite3.Cursor, reading: ClockReading) -> bool:
-    """Whether the wall clock was set since the last turn that wrote."""
-    return bool(reading.set_since(_known(cursor)))
+def clock_reading(steady: str | None, ahead: int | None) -> ClockReading | None:
+    """The reading of the last turn that wrote, by its columns in ``procore_hooks_turns``."""
+    return None if steady is None or ahead is None else ClockReading(steady, timedelta(microseconds=ahead))
 
 
-def follow_clock(cursor: sqlite3.Cursor, reading: ClockReading) -> None:
-    """Move all that is still to come, if the wall clock was set since the last turn that wrote."""
-    known = _known(cursor)
+def follow_clock(cursor: sqlite3.Cursor, reading: ClockReading, known: ClockReading | None) -> bool:
+    """Move all that is still to come, if the wall clock was set since the `known` reading. Returns whether it was."""
     by = reading.set_since(known)
     for statement in _MOVE if by else ():
         cursor.execute(statement, {"by": by // _MICROSECOND})
     if by or known is None or known.steady != reading.steady:
         cursor.execute(_REMEMBER, (reading.steady, reading.offset // _MICROSECOND))
-
-
-def _known(cursor: sqlite3.Cursor) -> ClockReading | None:
-    steady, ahead = cursor.execute(_KNOWN).fetchone()
-    return None if steady is None else ClockReading(steady, timedelta(microseconds=ahead))
+    return bool(by)

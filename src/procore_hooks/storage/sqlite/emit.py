@@ -21,11 +21,12 @@ from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
 __all__ = ["add_ping", "driver_connection", "emit_all", "savepoint"]
 
 _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# By the number of rows: for a few, values are quicker than JSON.
+# By the number of hooks: for a few, values are quicker than JSON.
+_FEW: Final = 32
 _INSERT_SOME: Final = tuple(
     "INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES "
     + ", ".join(["(?, ?, 0, 0, ?)"] * number)
-    for number in range(33)
+    for number in range(_FEW + 1)
 )
 _INSERT_MANY: Final = """
 INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, completed_at, reason)
@@ -35,12 +36,15 @@ FROM json_each(:matches) ORDER BY key
 """
 # Only a queue that was not ready is written to: most emits find it ready already and leave its page alone.
 _WAKE: Final = """
-UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until, 0)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND enabled = 1 AND sweep_from IS NULL
-    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= :now)))
+UPDATE procore_hooks_queues SET ready_at = iif(paused_until > ?1, paused_until, 0)
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?2)) AND enabled = 1 AND sweep_from IS NULL
+    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?1)))
     AND in_flight < iif(failures > 0, 1, max_in_flight)
 """
-_WAKE_ONE: Final = _WAKE.replace("IN (SELECT value ->> 0 FROM json_each(:matches))", "= :hook")
+_WAKE_SOME: Final = tuple(
+    _WAKE.replace("SELECT value ->> 0 FROM json_each(?2)", ", ".join(f"?{place + 2}" for place in range(number)))
+    for number in range(_FEW + 1)
+)
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
 # before them. So whatever lies above a head is fresh, or has something fresh before it.
 _PASS: Final = """
@@ -102,7 +106,8 @@ def _insert_event(cursor: sqlite3.Cursor, event: Event, uses: int) -> None:
 
 def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> tuple[int, ...]:
     wanted = match.wanted
-    if len(wanted) < len(_INSERT_SOME) and all(enabled >= 0 for _, enabled in wanted):
+    are_few = len(wanted) <= _FEW and all(enabled >= 0 for _, enabled in wanted)
+    if are_few:
         rows = [value for hook_id, _ in wanted for value in (hook_id, event_id, now)]
         cursor.execute(_INSERT_SOME[len(wanted)], rows)
     else:
@@ -110,10 +115,10 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> t
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - len(wanted) + 1, last + 1))
-    if len(wanted) == 1:
-        cursor.execute(_WAKE_ONE, {"hook": wanted[0][0], "now": now})
+    if are_few:
+        cursor.execute(_WAKE_SOME[len(wanted)], (now, *(hook_id for hook_id, _ in wanted)))
     else:
-        cursor.execute(_WAKE, {"matches": match.as_json, "now": now})
+        cursor.execute(_WAKE, (now, match.as_json))
     for hook_id, enabled in wanted:
         if enabled < 0:
             cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})

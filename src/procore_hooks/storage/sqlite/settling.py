@@ -20,6 +20,7 @@ __all__ = ["Settling"]
 
 _RETRYING, _DISCARDED = 1, 4
 _EXPIRED_AT_ONCE: Final = 1000
+_WORTH_A_STATEMENT: Final = 4
 
 _HOLDING: Final = """
 SELECT json_group_array(json_array(j.key, q.epoch, d.id <= q.dropped_through, q.drop_reason))
@@ -34,6 +35,12 @@ FROM (SELECT id FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL AND 
     CROSS JOIN procore_hooks_deliveries d ON d.id = x.id
     CROSS JOIN procore_hooks_queues q ON q.hook_id = d.hook_id
     CROSS JOIN procore_hooks_hooks h ON h.id = d.hook_id
+"""
+# What nearly all of them become is one and the same: with that as parameters the statement takes a quarter of the time.
+_END_ALIKE: Final = """
+UPDATE procore_hooks_deliveries SET state = :state, completed_at = :completed_at, due_at = :due_at, reason = :reason,
+    lease_until = NULL, claimed_at = NULL, began_at = iif(:state > 1, NULL, began_at)
+WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _END_ATTEMPTS: Final = """
 UPDATE procore_hooks_deliveries SET state = j.state, completed_at = j.completed_at, due_at = j.due_at,
@@ -81,12 +88,14 @@ class Settling:
     """Settles attempts in one transaction.
 
     `request_ids` says which URLs and headers are stored already. What this transaction stores of them is in `stored`,
-    which is worth remembering once it is committed, and not before.
+    which is worth remembering once it is committed, and not before. `has_dropped` says whether a queue was flushed,
+    and is to be swept.
     """
 
     def __init__(self, request_ids: Mapping[tuple[str, str], int]) -> None:
         self._request_ids = request_ids
         self.stored: dict[tuple[str, str], int] = {}
+        self.has_dropped = False
 
     def settle(
         self, cursor: sqlite3.Cursor, settlements: Sequence[Settlement], now: int, due: int
@@ -121,6 +130,7 @@ class Settling:
             settled.append(Settled(settlement=settlement, status=STATES[one.state], changed=changed))
         self._end_attempts(cursor, ended, due)
         _change_queues(cursor, settled, now, due)
+        self.has_dropped = bool(flushed)
         return settled, late
 
     def return_expired(self, cursor: sqlite3.Cursor, now: int, due: int) -> tuple[int, int]:
@@ -146,8 +156,18 @@ class Settling:
         if not ended:
             return
         self._insert_attempts(cursor, ended)
-        rows = [[e.delivery_id, e.state, e.completed_at, e.due_at, e.reason] for e in ended]
-        cursor.execute(_END_ATTEMPTS, (json.dumps(rows),))
+        alike: dict[tuple[int, int | None, int | None, str | None], list[int]] = {}
+        for one in ended:
+            alike.setdefault((one.state, one.completed_at, one.due_at, one.reason), []).append(one.delivery_id)
+        rest = []
+        for (state, completed_at, due_at, reason), ids in alike.items():
+            if len(ids) < _WORTH_A_STATEMENT:
+                rest += [[delivery_id, state, completed_at, due_at, reason] for delivery_id in ids]
+                continue
+            values = {"state": state, "completed_at": completed_at, "due_at": due_at, "reason": reason}
+            cursor.execute(_END_ALIKE, {**values, "ids": json.dumps(ids)})
+        if rest:
+            cursor.execute(_END_ATTEMPTS, (json.dumps(rest),))
         per_hook: dict[int, int] = {}
         for one in ended:
             per_hook[one.hook_id] = per_hook.get(one.hook_id, 0) + 1

@@ -12,8 +12,8 @@ from typing import Final
 
 from ..._core.claims import ClockReading, Settlement, Turn
 from ...keyring import KeyRing
-from .claiming import HookCache, load_claims, pick
-from .clocks import follow_clock, has_moved
+from .claiming import HookCache, end_waits, load_claims, pick
+from .clocks import clock_reading, follow_clock
 from .connection import Database
 from .rows import moment, stamp
 from .settling import Settling
@@ -23,11 +23,13 @@ __all__ = ["Turns"]
 
 _MOST_REMEMBERED: Final = 10_000
 
-_NEXT_DUE: Final = """
-SELECT (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
+_NEXT_DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
     (SELECT min(lease_until) FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL),
-    EXISTS (SELECT 1 FROM procore_hooks_queues WHERE sweep_from IS NOT NULL)
-"""
+    EXISTS (SELECT 1 FROM procore_hooks_queues WHERE sweep_from IS NOT NULL)"""
+# One statement instead of one for each thing that most turns find nothing to do for.
+_STATE: Final = f"""
+SELECT {_NEXT_DUE}, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0), steady, ahead
+FROM procore_hooks_turns"""
 
 
 class Turns:
@@ -52,24 +54,29 @@ class Turns:
         if not settlements:
             # Most turns of an idle dispatcher end here, without a write.
             with self._database.read() as cursor:
-                ready_at, lease_until, sweeping = cursor.execute(_NEXT_DUE).fetchone()
-                moved = reading is not None and has_moved(cursor, reading)
+                ready_at, lease_until, sweeping, _, steady, ahead = cursor.execute(_STATE).fetchone()
+            moved = reading is not None and reading.set_since(clock_reading(steady, ahead))
             claimable = capacity > 0 and ready_at is not None and ready_at <= due
             if not (moved or claimable or sweeping or (lease_until is not None and lease_until <= at)):
                 return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
         settling = Settling(self._request_ids)
         with self._database.write() as cursor:
-            if reading is not None:
-                follow_clock(cursor, reading)
+            _, lease_until, sweeping, waits_until, steady, ahead = cursor.execute(_STATE).fetchone()
+            moved = reading is not None and follow_clock(cursor, reading, clock_reading(steady, ahead))
             settled, late = settling.settle(cursor, settlements, at, due)
-            swept = sweep(cursor, at, due)
-            expired, dropped = settling.return_expired(cursor, at, due)
+            swept = sweep(cursor, at, due) if sweeping or settling.has_dropped else 0
+            expired, dropped = 0, 0
+            if moved or (lease_until is not None and lease_until <= at):
+                expired, dropped = settling.return_expired(cursor, at, due)
+            # Pauses that are over come first, else a probe waits behind everybody's backlog.
+            if moved or (waits_until is not None and waits_until <= due):
+                end_waits(cursor, due)
             picked = pick(cursor, self._hooks, at, due, lease, capacity)
         self._remember(settling.stored)
         self._hooks.log_trouble()
         with self._database.read() as cursor:
             claims = load_claims(cursor, picked, now, now + lease)
-            next_due_at = _earliest(*cursor.execute(_NEXT_DUE).fetchone())
+            next_due_at = _earliest(*cursor.execute(f"SELECT {_NEXT_DUE}").fetchone())
         return Turn(
             settled=tuple(settled),
             late=tuple(late),
