@@ -51,6 +51,13 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-W", "default::pytest.PytestDeprecationWarning", *session.posargs)
 
 
+@nox.session(python=PYTHONS)
+def speed(session: nox.Session) -> None:
+    """Test with what the extra ``speed`` brings."""
+    session.install(".[speed]", *group("test"))
+    session.run("pytest", *session.posargs)
+
+
 @nox.session(python=OLDEST)
 def long(session: nox.Session) -> None:
     """The long form of what `docs/what-can-happen.md` promises: faults, crashes, a simulation, a soak; over an hour."""

@@ -13,7 +13,7 @@ import httpx
 
 from ._clock import Clock
 from ._core.claims import Claim, Settlement
-from ._core.decide import Answer
+from ._core.decide import Answer, is_success
 from ._core.frozen import FrozenDict
 from ._core.headers import kept_response_headers, masked_headers
 from ._core.masking import SecretsOfHook
@@ -35,7 +35,7 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @attrs.frozen(kw_only=True)
 class Sent:
-    """An attempt, its outcome still open, and what came of it."""
+    """An attempt, whose outcome is still to be decided, and what came of it."""
 
     attempt: Attempt
     answer: Answer
@@ -158,9 +158,11 @@ class Sender:
         if prepared is not None:
             is_cut = error is not None or len(body) >= MOST_READ
             body = prepared.secrets.masked_in_answer(body, self._kept_bytes, is_cut=is_cut)
+        answer = Answer(status=received.status, headers=received.headers, error=error)
         attempt = Attempt(
             number=claim.number,
-            outcome="unknown",
+            # What nearly all are decided to be: one more attempt need not be made of it then.
+            outcome=OUTCOMES["accepted"] if is_success(answer) else "unknown",
             request_url=masked_url(hook.destination_url) if prepared is None else prepared.url,
             request_headers=masked_headers(hook.destination_headers) if prepared is None else prepared.headers,
             request_body=b"" if prepared is None else prepared.stored_body,
@@ -171,7 +173,7 @@ class Sender:
             started_at=started_at,
             completed_at=self._clock.now(),
         )
-        return Sent(attempt=attempt, answer=Answer(status=received.status, headers=received.headers, error=error))
+        return Sent(attempt=attempt, answer=answer)
 
 
 def left_open(claim: Claim, now: datetime) -> Settlement:

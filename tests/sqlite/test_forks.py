@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from procore_hooks import SQLiteStorage
+from procore_hooks.storage._base import HookQuery
+from procore_hooks.testing._contract_values import T0
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 
@@ -208,3 +212,24 @@ print(len(touched))
 def test_a_fork_that_is_not_announced(path: Path, call: str) -> None:
     """In a child that finds its parent's connection open, it is neither used nor closed, and no lock is waited for."""
     assert int(run(UNSAID, path, call)) == 1
+
+
+def test_a_connection_that_a_fork_closed_is_not_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork may come between looking up a thread's connection and locking it: the call opens another one."""
+    storage = SQLiteStorage(path)
+    database = storage._database
+    look_up, forked = database._of_this_thread, []
+
+    def look_up_and_fork() -> object:
+        found = look_up()
+        if not forked:
+            forked.append(found)
+            database.prepare_fork()
+            database.go_on_after_fork()
+        return found
+
+    monkeypatch.setattr(database, "_of_this_thread", look_up_and_fork)
+    assert storage.list_hooks(HookQuery()) == []
+    forked.clear()
+    assert storage.prune(T0) == 0
+    storage.close()

@@ -279,3 +279,44 @@ def test_unread_body_makes_the_receiver_wait() -> None:
             assert stalled.is_set()
 
     asyncio.run(main())
+
+
+# The time for an answer
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    """A body that is a stream, and stops, is bounded as the answer is."""
+
+    async def stops() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with receiver(answers_ok) as seen, transport_for() as transport:
+            with pytest.raises(httpx.ReadTimeout, match=r"no answer within 0\.05 s of the connection"):
+                await send(transport, post(f"http://127.0.0.1:{seen.port}/", stops(), read=0.05))
+
+    asyncio.run(main())
+
+
+def test_the_time_of_one_exchange_does_not_end_the_next() -> None:
+    """An answer that came in time stops the clock: the next exchange on the connection has a time of its own."""
+
+    async def main() -> None:
+        may_answer = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(OK)
+            await peer.request()
+            await may_answer.wait()
+            await peer.send(OK)
+
+        async with receiver(script) as seen, transport_for() as transport:
+            url = f"http://127.0.0.1:{seen.port}/"
+            assert await send(transport, post(url, read=0.1)) == (200, b"ok")
+            asyncio.get_running_loop().call_later(0.2, may_answer.set)  # when the first time would have been up
+            assert await send(transport, post(url, read=BOUND)) == (200, b"ok")
+            assert seen.connections == 1
+
+    asyncio.run(main())

@@ -181,3 +181,11 @@ def test_render_refuses_an_unknown_version() -> None:
     """As check_version does."""
     with pytest.raises(UnknownPayloadVersion, match=r"'v9' is not known: use one of 'v2.0'"):
         render("v9", FULL, {})
+
+
+@pytest.mark.parametrize("version", sorted(BUILT_IN))
+def test_text_that_others_stored_and_no_receiver_decodes_is_named(version: str) -> None:
+    """Half a surrogate pair in an event's own text is refused with its place, in every format."""
+    with pytest.raises(InvalidPayload) as caught:
+        render(version, attrs.evolve(FULL, resource="R\ud800", action="u\ud800"), {})
+    assert caught.value.field.startswith("event")

@@ -183,9 +183,10 @@ def _settlement(
     due_at: datetime | None = None,
     change: HookChange | None = None,
 ) -> Settlement:
+    outcome = OUTCOMES[happening]
     return Settlement(
         claim=claim,
-        attempt=attrs.evolve(attempt, outcome=OUTCOMES[happening]),
+        attempt=attempt if attempt.outcome == outcome else attrs.evolve(attempt, outcome=outcome),
         status=after("enqueued", happening),
         reason=reason,
         due_at=due_at,

@@ -4,21 +4,27 @@
 lone surrogates, which no receiver can decode. Here each of these is an error that names its place, as in
 ``payload.lines[2].amount``, and never shows the value: a payload may hold anything.
 
-`serialise` takes one of two ways. `_is_plain` walks over the value, level by level, and sees whether it consists
-of nothing but dicts, lists, tuples and scalars of exactly these types; the C encoder does the rest. When anything
+`serialise` takes one of two ways. `_encoder_for` walks over the value, level by level, and sees whether it consists
+of nothing but dicts, lists, tuples and scalars of exactly these types; an encoder in C does the rest. When anything
 else turns up, `_Converter` walks once more, slower, turns each value into a plain one, and finds the place and the
 words for what is wrong. Both count at least the bytes that a value will need, so that a small value that holds the
 same big one a thousand times, or itself twice, ends early instead of filling the memory.
+
+The encoder is that of `json`, or orjson's where that is installed (the extra ``speed``) and the value holds nothing
+that the two write in different ways: no float (``1e+16`` and ``1e16``), no integer beyond 64 bits, and of everything
+but text, integers, booleans, None, dicts, lists and tuples nothing either. An event's bytes are signed and hashed, so
+they must not depend on what is installed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -28,7 +34,7 @@ from ..exceptions import InvalidInput, InvalidPayload
 from .frozen import FrozenDict
 from .secret import Secret
 
-__all__ = ["DEFAULT_MAX_BYTES", "MAX_BYTES", "MAX_DEPTH", "serialise", "timestamp"]
+__all__ = ["DEFAULT_MAX_BYTES", "MAX_BYTES", "MAX_DEPTH", "quoted", "serialise", "timestamp"]
 
 DEFAULT_MAX_BYTES = 262_144
 MAX_BYTES = 20 * 1024 * 1024
@@ -37,6 +43,8 @@ MAX_DEPTH = 100
 # How much of a key is shown in a path.
 _SHOWN_KEY = 40
 _LARGE = 2**64
+# Of the integers below that, those of 64 bits begin here.
+_SMALLEST = -(2**63)
 # What `_as_text` makes text of, and the encoder through it.
 _AS_TEXT = frozenset({datetime, date, time, UUID, Decimal})
 
@@ -55,7 +63,7 @@ def serialise(value: object, *, field: str = "payload", max_bytes: int = DEFAULT
         raise InvalidInput("max_bytes", f"{max_bytes!r} is not a number of bytes from 1 to {MAX_BYTES:,} (20 MiB)")
     body = _serialise_plain(value, max_bytes)
     if body is None:
-        body = _encode(_Converter(field, max_bytes).convert(value, None, 0)).encode()
+        body = _encode_plain(_Converter(field, max_bytes).convert(value, None, 0))
     if len(body) > max_bytes:
         raise InvalidPayload(field, f"it is {len(body):,} bytes of JSON, {_too_large(max_bytes)}")
     return body
@@ -79,29 +87,31 @@ def _too_large(max_bytes: int) -> str:
 
 def _serialise_plain(value: object, max_bytes: int) -> bytes | None:
     """The fast way; None where the slow way must convert, or find out what is wrong."""
-    if not _is_plain(value, max_bytes):
+    encode = _encoder_for(value, max_bytes)
+    if encode is None:
         return None
     try:
-        return _encode(value).encode()
-    except ValueError:  # NaN, a lone surrogate, an integer of too many digits, a naive datetime
+        return encode(value)
+    # NaN, a naive datetime, an integer of too many digits; and a lone surrogate, which orjson tells by a TypeError
+    except (ValueError, TypeError):
         return None
 
 
-def _is_plain(value: object, max_bytes: int) -> bool:
-    """Whether the encoder can do all of `value`, and it is not too deep and not surely larger than `max_bytes`."""
-    size = 0
+def _encoder_for(value: object, max_bytes: int) -> Callable[[object], bytes] | None:
+    """What can encode all of `value`; None if nothing can, or it is too deep or surely larger than `max_bytes`."""
+    size, is_same_by_either = 0, True
     level: list[Any] = [(value,)]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
         for container in level:
             size += len(container)
             if size > max_bytes + 1:
-                return False
+                return None
             items = container
             if type(container) is dict or type(container) is FrozenDict:
                 for key in container:
                     if type(key) is not str:
-                        return False
+                        return None
                     size += len(key)
                 items = container.values()
             for item in items:
@@ -109,20 +119,38 @@ def _is_plain(value: object, max_bytes: int) -> bool:
                 if kind is str:
                     size += len(item)
                 elif kind is int:
-                    if not -_LARGE < item < _LARGE:
-                        return False
-                elif kind is dict or kind is list:
+                    if not _SMALLEST <= item < _LARGE:
+                        if item >= _LARGE or item <= -_LARGE:
+                            return None
+                        is_same_by_either = False
+                elif kind is dict or kind is list or kind is tuple:
                     below.append(item)
-                elif item is None or item is True or item is False or kind is float:
+                elif item is None or item is True or item is False:
                     pass
-                elif kind is tuple or kind is FrozenDict:
+                elif kind is float or kind in _AS_TEXT:
+                    is_same_by_either = False
+                elif kind is FrozenDict:
                     below.append(item)
-                elif kind not in _AS_TEXT:
-                    return False
+                    is_same_by_either = False
+                else:
+                    return None
         if not below:
-            return size <= max_bytes + 1
+            if size > max_bytes + 1:
+                return None
+            return _faster_encode() if is_same_by_either else _encode_plain
         level = below
-    return False
+    return None
+
+
+@cache
+def _faster_encode() -> Callable[[object], bytes]:
+    """orjson's encoder, which comes with the extra ``speed``; where it is not installed, that of `json`."""
+    try:
+        from orjson import dumps
+    except ImportError:
+        return _encode_plain
+    encode: Callable[[object], bytes] = dumps
+    return encode
 
 
 def _as_text(value: object) -> str | None:
@@ -151,6 +179,15 @@ def _as_text(value: object) -> str | None:
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_as_text
 ).encode
+
+
+def quoted(text: str) -> str:
+    """`text` as JSON. It may still hold lone surrogates, which no encoder of UTF-8 takes."""
+    return _encode(text)
+
+
+def _encode_plain(value: object) -> bytes:
+    return _encode(value).encode()
 
 
 class _Converter:

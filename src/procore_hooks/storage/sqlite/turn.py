@@ -55,7 +55,7 @@ class Turns:
             # Most turns of an idle dispatcher end here, without a write.
             with self._database.read() as cursor:
                 ready_at, lease_until, sweeping, _, steady, ahead = cursor.execute(_STATE).fetchone()
-            moved = reading is not None and reading.set_since(clock_reading(steady, ahead))
+            moved = reading is not None and bool(reading.set_since(clock_reading(steady, ahead)))
             claimable = capacity > 0 and ready_at is not None and ready_at <= due
             if not (moved or claimable or sweeping or (lease_until is not None and lease_until <= at)):
                 return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
