@@ -36,7 +36,7 @@ FROM (SELECT id FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL AND 
     CROSS JOIN procore_hooks_queues q ON q.hook_id = d.hook_id
     CROSS JOIN procore_hooks_hooks h ON h.id = d.hook_id
 """
-# What nearly all of them become is one and the same: with that as parameters the statement takes a quarter of the time.
+# What nearly all of them become is one and the same: with that as parameters it takes little more than half the time.
 _END_ALIKE: Final = """
 UPDATE procore_hooks_deliveries SET state = :state, completed_at = :completed_at, due_at = :due_at, reason = :reason,
     lease_until = NULL, claimed_at = NULL, began_at = iif(:state > 1, NULL, began_at)
