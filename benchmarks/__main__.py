@@ -70,9 +70,6 @@ _IN_THE_WAY: Final = {
         "bare commit took 230 µs instead of 60 on this machine, a bare POST to its answer 340 instead of 100. An "
         "emit, four hand-overs between threads, a turn of a dozen statements and the request add up to the rest."
     ),
-    "peak memory": (
-        "SQLite's page cache, the hooks and requests that are remembered, and what the allocator keeps of busy times."
-    ),
 }
 
 
@@ -126,7 +123,7 @@ def _values_in(page: Path | None) -> dict[str, str]:
     if page is None or not page.exists():
         return {}
     rows = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines()]
-    return {row[0]: row[2] for row in rows if len(row) >= 8 and row[0] not in ("figure", "---")}
+    return {row[0]: row[2] for row in rows if len(row) >= 8}
 
 
 def _page(

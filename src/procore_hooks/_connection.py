@@ -140,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises httpx's errors, and whatever the body's own stream raises.
         """
-        self._busy, self._is_late = True, False
+        self._busy = True
         self._parser.begin(head.method)
         # A timer of our own: `asyncio.timeout` costs twice as much, and nothing here needs to be cancelled.
         timer = self._loop.call_later(seconds, self._run_late)

@@ -245,9 +245,10 @@ def test_an_endless_answer_makes_the_receiver_wait(runner: asyncio.Runner) -> No
         async with receiver(endless) as seen, transport_for() as transport:
             response = await transport.handle_async_request(post(f"http://127.0.0.1:{seen.port}/"))
             before = -1
-            while before < sent or sent == 0:  # until a moment passes in which nothing more went out
-                before = sent
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(BOUND):
+                while before < sent or sent == 0:  # until a moment passes in which nothing more went out
+                    before = sent
+                    await asyncio.sleep(0.05)
             await response.aclose()
             async with asyncio.timeout(BOUND):
                 await seen.ended.get()

@@ -106,16 +106,12 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Cursor]:
         """A cursor of this thread's connection, outside any transaction: each statement sees a state of its own."""
-        while True:
-            opened = self._of_this_thread()
-            with opened.in_use:
-                if self._is_gone(opened):
-                    continue
-                try:
-                    yield opened.connection.cursor()
-                except sqlite3.Error as error:
-                    raise storage_error(error, self.path) from error
-                return
+        with self._use() as opened:
+            cursor = opened.connection.cursor()
+            try:
+                yield cursor
+            except sqlite3.Error as error:
+                raise storage_error(error, self.path) from error
 
     def snapshot(self) -> contextlib.AbstractContextManager[sqlite3.Cursor]:
         """A cursor in a read transaction: all its statements see one state."""
@@ -130,35 +126,36 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Cursor]:
+        with self._use() as opened:
+            cursor = opened.connection.cursor()
+            try:
+                cursor.execute(begin)
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException as error:
+                if opened.connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        opened.connection.rollback()
+                if isinstance(error, sqlite3.Error):
+                    raise storage_error(error, self.path) from error
+                raise
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[_Opened]:
         while True:
             opened = self._of_this_thread()
             with opened.in_use:
-                if self._is_gone(opened):
-                    continue
-                cursor = opened.connection.cursor()
-                try:
-                    cursor.execute(begin)
-                    yield cursor
-                    cursor.execute("COMMIT")
-                except BaseException as error:
-                    if opened.connection.in_transaction:
-                        with contextlib.suppress(sqlite3.Error):
-                            opened.connection.rollback()
-                    if isinstance(error, sqlite3.Error):
-                        raise storage_error(error, self.path) from error
-                    raise
-                return
+                self.check_open()
+                # A fork may have come in between.
+                if not opened.is_closed:
+                    yield opened
+                    return
 
     def _of_this_thread(self) -> _Opened:
         if self._pid != os.getpid():
             self.abandon_connections()
         opened = self._opened.get(threading.get_ident())
         return self._open() if opened is None or opened.thread is not threading.current_thread() else opened
-
-    def _is_gone(self, opened: _Opened) -> bool:
-        """Whether a fork came in before `opened.in_use` was taken."""
-        self.check_open()
-        return opened.is_closed
 
     def prepare_fork(self) -> None:
         """Close what can be closed, and open nothing until the fork is done."""

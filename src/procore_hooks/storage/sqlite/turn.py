@@ -23,12 +23,13 @@ __all__ = ["Turns"]
 
 _MOST_REMEMBERED: Final = 10_000
 
-_NEXT_DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
+_DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
     (SELECT min(lease_until) FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL),
     EXISTS (SELECT 1 FROM procore_hooks_queues WHERE sweep_from IS NOT NULL)"""
+_NEXT_DUE: Final = f"SELECT {_DUE}"
 # One statement instead of one for each thing that most turns find nothing to do for.
 _STATE: Final = f"""
-SELECT {_NEXT_DUE}, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0), steady, ahead
+SELECT {_DUE}, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0), steady, ahead
 FROM procore_hooks_turns"""
 
 
@@ -76,7 +77,7 @@ class Turns:
         self._hooks.log_trouble()
         with self._database.read() as cursor:
             claims = load_claims(cursor, picked, now, now + lease)
-            next_due_at = _earliest(*cursor.execute(f"SELECT {_NEXT_DUE}").fetchone())
+            next_due_at = _earliest(*cursor.execute(_NEXT_DUE).fetchone())
         return Turn(
             settled=tuple(settled),
             late=tuple(late),
