@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from procore_hooks.storage.sqlite.quarters import Quarters
+
 from ._backlog import PAYLOAD_JSON
 from ._harness import progress
 
@@ -110,7 +112,9 @@ def _next(cursor: sqlite3.Cursor) -> dict[str, object]:
         """SELECT coalesce(max(id), 0) + 1, (SELECT coalesce(max(id), 0) FROM procore_hooks_deliveries)
         FROM procore_hooks_events"""
     ).fetchone()
-    return {"event": event, "after": after, "now": time.time_ns() // 1000, "payload": PAYLOAD_JSON}
+    now = time.time_ns() // 1000
+    Quarters().note(cursor, now)
+    return {"event": event, "after": after, "now": now, "payload": PAYLOAD_JSON}
 
 
 def _tell(path: Path, number: int, began: float) -> None:

@@ -67,7 +67,7 @@ _STATEMENTS: Final = {
     ("migrate", "CREATE"): "migrate: in the middle",
     ("migrate", "COMMIT"): "migrate: before the commit",
     ("emit", "BEGIN IMMEDIATE"): "emit: before BEGIN",
-    ("emit", "INSERT INTO procore_hooks_deliveries"): "emit: after the event row",
+    ("emit", "INSERT OR FAIL INTO procore_hooks_deliveries"): "emit: after the event row",
     ("emit", "UPDATE procore_hooks_queues"): "emit: after the deliveries",
     ("emit", "COMMIT"): "emit: before the commit",
     ("turn", "BEGIN IMMEDIATE"): "claim: before BEGIN",

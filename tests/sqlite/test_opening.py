@@ -20,6 +20,7 @@ import pytest
 from procore_hooks import InvalidInput, SchemaTooNew, SQLiteStorage, StorageCorrupt, StorageError
 from procore_hooks.storage.sqlite import connection as connection_module
 from procore_hooks.storage.sqlite import schema
+from procore_hooks.storage.sqlite.quarters import Quarters
 from procore_hooks.storage.sqlite.schema import APPLICATION_ID, VERSION
 from procore_hooks.testing import _contract_values as make
 from procore_hooks.testing._contract_values import at
@@ -53,22 +54,28 @@ def test_a_new_file_says_whose_it_is(path: Path, storage: SQLiteStorage, rows: R
     assert path.read_bytes().startswith(b"SQLite format 3\0")
 
 
-def test_a_file_of_an_older_schema_is_brought_up(path: Path, monkeypatch: pytest.MonkeyPatch, rows: Rows) -> None:
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_file_of_an_older_schema_is_brought_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch, rows: Rows, version: int
+) -> None:
     """What is in a file of an older release stays, and counts as what is stored from now on does."""
     with monkeypatch.context() as older:
-        older.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:2])
-        older.setattr(schema, "VERSION", 2)
+        older.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:version])
+        older.setattr(schema, "VERSION", version)
+        # Then it was the file's own triggers that noted the quarters.
+        older.setattr(Quarters, "note", lambda *_: None)
         storage = SQLiteStorage(path)
         make.listening(storage)
         for hour in (0, 2, 1, 30):
             make.emit_many(storage, 2, now=at(3600 * hour))
         storage.close()
-    assert rows("PRAGMA user_version") == [(2,)]
+    assert rows("PRAGMA user_version") == [(version,)]
     with contextlib.closing(SQLiteStorage(path)) as storage:
         make.emit(storage, now=at(3600 * 30))
+        make.emit(storage, now=at(3600 * 31))
         assert rows("PRAGMA user_version") == [(VERSION,)]
-        counted = [storage.count_deliveries(None, at(3600 * hour)).get("enqueued", 0) for hour in (0, 1, 2, 30, 31)]
-        assert counted == [9, 7, 5, 3, 0]
+        counted = [storage.count_deliveries(None, at(3600 * hour)).get("enqueued", 0) for hour in (0, 1, 2, 30, 31, 32)]
+        assert counted == [10, 8, 6, 4, 1, 0]
 
 
 def test_opening_again_changes_nothing(path: Path) -> None:

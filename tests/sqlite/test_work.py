@@ -15,7 +15,9 @@ import attrs
 import pytest
 
 from procore_hooks import Hook, SQLiteStorage
+from procore_hooks._core.claims import Settlement
 from procore_hooks.storage._base import DeliveryQuery
+from procore_hooks.storage.sqlite.quarters import Quarters
 from procore_hooks.testing import _contract_values as make
 from procore_hooks.testing._contract_values import T0, at
 
@@ -71,6 +73,7 @@ class Bulk:
     def deliveries(self, hook: Hook, number: int, hooks: int = 1, state: int = 0) -> None:
         """So many deliveries, shared out among a hook and those that follow it."""
         with self._cursor() as cursor:
+            Quarters().note(cursor, 1)
             cursor.execute(_EVENTS, {"number": number})
             cursor.execute(_DELIVERIES, {"number": number, "first": hook.id, "hooks": hooks, "state": state})
             if state == 0:
@@ -124,6 +127,27 @@ def test_a_turn_whatever_waits(
     assert work[100_000] <= MOST * work[1_000]
 
 
+@pytest.mark.parametrize(("hooks", "max_in_flight"), [(64, 1), (1, 64)])
+def test_a_turn_after_many_others(
+    opened: Callable[[str], tuple[SQLiteStorage, Bulk]], steps_of: Steps, hooks: int, max_in_flight: int
+) -> None:
+    """A turn of 64 costs the same whether none of a backlog has gone out yet or half of it: no turn walks over what the
+    turns before it took.
+    """
+    work = {}
+    for gone in (0, 100):
+        storage, bulk = opened(str(gone))
+        bulk.deliveries(bulk.hooks(hooks, max_in_flight), 64 * 200, hooks)
+        settlements: list[Settlement] = []
+        for _ in range(gone):
+            claims = make.turn(storage, *settlements, capacity=64).claims
+            settlements = [make.accepted(claim) for claim in claims]
+            assert len(settlements) == 64
+        make.turn(storage, *settlements, capacity=0)
+        work[gone] = work_of_a_turn(storage, steps_of)
+    assert work[100] <= MOST * work[0]
+
+
 @pytest.mark.parametrize("others", ["empty", "paused", "paused and waiting", "waiting for later", "disabled"])
 def test_a_turn_beside_other_hooks(
     opened: Callable[[str], tuple[SQLiteStorage, Bulk]], steps_of: Steps, others: str
@@ -146,6 +170,22 @@ def test_a_turn_beside_other_hooks(
         bulk.deliveries(bulk.hooks(100), 1_000, 100)
         work[number] = work_of_a_turn(storage, steps_of)
     assert work[5_000] <= MOST * work[10]
+
+
+def test_a_queue_that_is_full_and_calls_itself_ready(
+    opened: Callable[[str], tuple[SQLiteStorage, Bulk]],
+) -> None:
+    """Of a hook with all that it may have in flight nothing is claimed, even where its row says that it is ready; after
+    that it says so no more.
+    """
+    storage, bulk = opened("full")
+    bulk.deliveries(bulk.hooks(1), 3)
+    assert len(make.turn(storage).claims) == 1
+    with bulk._cursor() as cursor:
+        cursor.execute("UPDATE procore_hooks_queues SET ready_at = 0")
+    assert make.turn(storage).claims == ()
+    with bulk._cursor() as cursor:
+        assert cursor.execute("SELECT ready_at, in_flight FROM procore_hooks_queues").fetchone() == (None, 1)
 
 
 def test_a_turn_beside_one_paused_hook_with_very_many(

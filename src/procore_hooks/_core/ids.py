@@ -21,18 +21,22 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Ten bits at a time make two characters.
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _SHIFTS = range(120, -1, -10)
+# Random bytes for an id and its ULID.
+_BYTES = 13
+_AT_ONCE = 64
 
 
 class IdSource:
     """Makes ids of events. Any thread may use it; a forked child needs a source of its own.
 
-    `random(n)` gives n random bytes; 13 are asked for when the clock has moved on.
+    `random(n)` gives n random bytes. It is asked for those of 64 ids at once.
     """
 
-    __slots__ = ("_id", "_lock", "_ms", "_random", "_ulid")
+    __slots__ = ("_id", "_lock", "_ms", "_random", "_thrown", "_ulid")
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
+        self._thrown = b""
         self._lock = threading.Lock()
         self._ms = -1
         self._id = -1
@@ -52,7 +56,7 @@ class IdSource:
         with self._lock:
             if ms > self._ms:
                 self._ms = ms
-                dice = int.from_bytes(self._random(13), "big")
+                dice = self._dice()
                 # After very many ids in one millisecond the last may lie in the next one already.
                 self._id = max(ms << 21 | dice >> 83, self._id + 1)
                 self._ulid = max(ms << 80 | dice & (2**80 - 1), self._ulid + 1)
@@ -60,6 +64,12 @@ class IdSource:
                 self._id += 1
                 self._ulid += 1
             return self._id, _crockford(self._ulid)
+
+    def _dice(self) -> int:
+        if not self._thrown:
+            self._thrown = self._random(_BYTES * _AT_ONCE)
+        thrown, self._thrown = self._thrown[:_BYTES], self._thrown[_BYTES:]
+        return int.from_bytes(thrown, "big")
 
 
 def _crockford(ulid: int) -> str:

@@ -145,6 +145,16 @@ class OrderContract:
         turn(storage, accepted(one), capacity=0)
         assert _hooks_of(turn(storage, capacity=1)) == {one.hook.id: 1}
 
+    def test_a_hook_whose_last_is_claimed_is_due_no_more(self, storage: Storage) -> None:
+        """Once all of a hook is claimed, its next turn is when the leases run out, also where what was claimed first
+        is newer than what was claimed last.
+        """
+        hook = listening(storage, max_in_flight=5)
+        emit(storage)
+        ping = storage.add_ping(hook.id, an_event(), T0)
+        assert ids(turn(storage, capacity=1)) == [ping.id]
+        assert turn(storage, capacity=1).next_due_at == T0 + LEASE
+
     def test_returned_ones_go_before_fresh_ones(self, storage: Storage) -> None:
         """What failed goes again before what was never tried, by due moment, then by id."""
         listening(storage, max_in_flight=4)

@@ -19,6 +19,7 @@ from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
 from .encryption import reencrypt
 from .matching import MatchCache
+from .quarters import Quarters
 from .rows import stamp
 from .schema import migrate
 from .sweeping import sweep
@@ -66,6 +67,7 @@ class SQLiteStorage:
         self._database = Database(path, durability, journal_mode, busy_timeout)
         self._turns = Turns(self._database, keys)
         self._matching = MatchCache()
+        self._quarters = Quarters()
         self._lock = threading.Lock()
         self._wakes: tuple[Callable[[], None], ...] = ()
         try:
@@ -195,10 +197,12 @@ class SQLiteStorage:
             return self._emit_within(connection, requests, now)
         if not self._matching.may_be_wanted(requests):
             with self._database.read() as cursor:
-                if not any(match.wanted for match in self._matching.all_of(cursor, [one.event for one in requests])):
+                if not any(match.hook_ids for match in self._matching.all_of(cursor, [one.event for one in requests])):
                     return [Emission(request.event) for request in requests]
+        at = stamp(now)
         with self._database.write() as cursor:
-            emissions = emit.emit_all(cursor, requests, now, self._matching)
+            emissions = emit.emit_all(cursor, requests, at, self._matching, self._quarters)
+        self._quarters.remember(at)
         self._wake()
         return emissions
 
@@ -206,14 +210,14 @@ class SQLiteStorage:
         try:
             caller = emit.driver_connection(connection, self._database.path)
             with emit.savepoint(caller) as cursor:
-                return emit.emit_all(cursor, requests, now, self._matching)
+                return emit.emit_all(cursor, requests, stamp(now), self._matching, self._quarters)
         except sqlite3.Error as error:
             raise storage_error(error, self._database.path) from error
 
     def add_ping(self, hook_id: int, event: Event, now: datetime) -> Delivery:
         """See `Storage.add_ping`."""
         with self._write_and_wake() as cursor:
-            return emit.add_ping(cursor, hook_id, event, now)
+            return emit.add_ping(cursor, hook_id, event, now, self._quarters)
 
     # Deliveries
 
@@ -235,12 +239,12 @@ class SQLiteStorage:
     def redeliver(self, delivery_id: int, now: datetime) -> Delivery:
         """See `Storage.redeliver`."""
         with self._write_and_wake() as cursor:
-            return history.redeliver(cursor, delivery_id, now)
+            return history.redeliver(cursor, delivery_id, now, self._quarters)
 
     def recover(self, hook_id: int, since: datetime, until: datetime, now: datetime) -> int:
         """See `Storage.recover`."""
         with self._write_and_wake() as cursor:
-            return history.recover(cursor, hook_id, since, until, now)
+            return history.recover(cursor, hook_id, since, until, now, self._quarters)
 
     def prune(self, before: datetime) -> int:
         """See `Storage.prune`."""

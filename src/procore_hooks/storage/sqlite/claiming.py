@@ -20,7 +20,7 @@ from .encryption import set_aside
 from .ready import ready
 from .rows import EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
 
-__all__ = ["HookCache", "Picked", "end_waits", "load_claims", "pick"]
+__all__ = ["HookCache", "Queue", "end_waits", "load_claims", "pick"]
 
 _log = logging.getLogger("procore_hooks")
 
@@ -28,30 +28,34 @@ _MOST_CACHED: Final = 10_000
 _LOG_EVERY: Final = 60.0  # seconds
 
 _WAKE: Final = "UPDATE procore_hooks_queues SET ready_at = 0 WHERE ready_at > 0 AND ready_at <= ?"
-_PICK_QUEUES: Final = """
-SELECT json_group_array(json_array(
-    hook_id, version, failing_since, paused_until, room, epoch, failures, head, is_paused))
-FROM (
-    SELECT q.hook_id, h.version, q.failing_since, q.paused_until,
-        iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight AS room, q.epoch, q.failures, q.head,
-        coalesce(q.paused_until > ?, 0) AS is_paused
-    FROM procore_hooks_queues q CROSS JOIN procore_hooks_hooks h ON h.id = q.hook_id
-    WHERE q.ready_at = 0 ORDER BY q.served, q.hook_id LIMIT ? OFFSET ?)
-"""
-_SEEN: Final = 4  # of these, what tells whether a hook is still the one that is known
 # The indexes are named: after an ANALYZE that saw one hook with nearly all deliveries, SQLite would look for the fresh
 # ones of any hook among all that are newer than its head.
-_PICK_DELIVERIES: Final = """
-SELECT json_group_array(json_array(value ->> 0,
-    json((SELECT json_group_array(id) FROM (SELECT id
-        FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_returned
-        WHERE hook_id = value ->> 0 AND due_at IS NOT NULL AND due_at <= :due ORDER BY due_at, id LIMIT :share))),
-    json((SELECT json_group_array(id) FROM (SELECT id
-        FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_hook
-        WHERE hook_id = value ->> 0 AND id > value ->> 1 AND state = 0 AND due_at IS NULL AND lease_until IS NULL
-        ORDER BY id LIMIT :share + 1))),
-    (SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = value ->> 0)))
-FROM json_each(:hooks)
+_RETURNED: Final = """FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_returned
+    WHERE hook_id = q.hook_id AND due_at IS NOT NULL AND due_at <= :due ORDER BY due_at, id LIMIT"""
+_FRESH: Final = """FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_hook
+    WHERE hook_id = q.hook_id AND id > q.head AND state = 0 AND due_at IS NULL AND lease_until IS NULL
+    ORDER BY id LIMIT"""
+_GREATEST: Final = "(SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = q.hook_id)"
+# With the first delivery of each, which is all there is room for where many hooks wait: to ask for them by themselves
+# would take half of a turn. `beyond` is 0 where a second fresh one follows, else the greatest id of the hook.
+_PICK_QUEUES: Final = f"""
+SELECT json_group_array(json_array(
+    hook_id, version, failing_since, paused_until, room, epoch, failures, head, returned, fresh, beyond))
+FROM (
+    SELECT q.hook_id, h.version, q.failing_since, q.paused_until,
+        iif(q.paused_until > :due, 0, iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight) AS room, q.epoch,
+        q.failures, q.head, (SELECT id {_RETURNED} 1) AS returned,
+        (SELECT id {_FRESH} 1) AS fresh, coalesce((SELECT 0 {_FRESH} 1 OFFSET 1), {_GREATEST}) AS beyond
+    FROM procore_hooks_queues q CROSS JOIN procore_hooks_hooks h ON h.id = q.hook_id
+    WHERE q.ready_at = 0 ORDER BY q.served, q.hook_id LIMIT :wanted OFFSET :known)
+"""
+_SEEN: Final = 4  # of these, what tells whether a hook is still the one that is known
+# An object of numbers instead of an array of pairs: to take a pair apart would cost more than to find its rows.
+_PICK_DELIVERIES: Final = f"""
+SELECT json_group_array(json_array(
+    json((SELECT json_group_array(id) FROM (SELECT id {_RETURNED} :share))),
+    json((SELECT json_group_array(id) FROM (SELECT id {_FRESH} :share + 1))), {_GREATEST}))
+FROM (SELECT CAST(key AS INTEGER) AS hook_id, value AS head FROM json_each(:heads)) q
 """
 _CLAIM: Final = """
 UPDATE procore_hooks_deliveries
@@ -60,10 +64,9 @@ SET attempt_count = attempt_count + 1, lease_until = :until, claimed_at = :now, 
 WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _ENTER_FLIGHT: Final = f"""
-UPDATE procore_hooks_queues SET in_flight = in_flight + j.taken, head = j.head, served = iif(j.taken, :turn, served),
-    ready_at = {ready(in_flight="in_flight + j.taken", head="j.head")}
-FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS taken, value ->> 2 AS head FROM json_each(:picked)) AS j
-WHERE procore_hooks_queues.hook_id = j.hook_id
+UPDATE procore_hooks_queues SET in_flight = in_flight + :taken, head = j.value, served = iif(:taken, :turn, served),
+    ready_at = {ready(in_flight="in_flight + :taken", head="j.value")}
+FROM json_each(:heads) AS j WHERE procore_hooks_queues.hook_id = CAST(j.key AS INTEGER)
 """
 _LOAD: Final = f"""
 SELECT d.id, d.hook_id, d.attempt_count, iif(d.attempt_count > 1, d.began_at, NULL), {EVENT_COLUMNS}
@@ -77,27 +80,16 @@ FROM json_each(?) j CROSS JOIN procore_hooks_hooks h ON h.id = j.value
 """
 
 
-@attrs.frozen
-class Picked:
-    """Deliveries taken from one queue.
-
-    Attributes:
-        hook: as it is now, and not later: once it is deleted it has no secrets any more.
-        head: the queue's new head: nothing up to it is fresh any more.
-    """
-
-    hook: Hook
-    delivery_ids: list[int]
-    head: int
-    epoch: int
-    failures: int
-
-
 @attrs.define
-class _Queue:
+class Queue:
     """A queue that calls itself ready, and what is taken from it.
 
     After a clock stepped back, or where the last row above the head is no longer fresh, there may be nothing to take.
+
+    Attributes:
+        hook: as it is now, and not later: once it is deleted it has no secrets any more.
+        taken: ids of deliveries.
+        new_head: nothing up to it is fresh any more.
     """
 
     hook: Hook
@@ -106,9 +98,24 @@ class _Queue:
     failures: int
     head: int
     is_short: bool
+    new_head: int
     share: int = 0
     taken: list[int] = attrs.field(factory=list)
-    new_head: int = attrs.field(default=attrs.Factory(lambda self: self.head, takes_self=True))
+
+    def take(self, share: int, returned: list[int], fresh: list[int], beyond: int | None) -> None:
+        """Take `share` of what there is, or all if it is less.
+
+        `beyond` is 0 where more fresh ones follow those in `fresh`, else the hook's greatest id, if it has any.
+        """
+        self.share = share
+        self.taken = (returned + fresh)[:share]
+        self.is_short = len(self.taken) < share
+        fresh_taken = self.taken[len(returned) :]
+        if len(fresh_taken) == len(fresh) and beyond != 0:
+            # The last fresh one is taken: what lies above it, if anything, is no longer fresh.
+            self.new_head = beyond or self.head
+        else:
+            self.new_head = fresh_taken[-1] if fresh_taken else self.head
 
 
 def end_waits(cursor: sqlite3.Cursor, due: int) -> None:
@@ -116,7 +123,7 @@ def end_waits(cursor: sqlite3.Cursor, due: int) -> None:
     cursor.execute(_WAKE, (due,))
 
 
-def pick(cursor: sqlite3.Cursor, cache: HookCache, now: int, due: int, lease: timedelta, capacity: int) -> list[Picked]:
+def pick(cursor: sqlite3.Cursor, cache: HookCache, now: int, due: int, lease: timedelta, capacity: int) -> list[Queue]:
     """Claim up to `capacity` deliveries, from the queues that were served longest ago."""
     if capacity <= 0:
         return []
@@ -124,38 +131,44 @@ def pick(cursor: sqlite3.Cursor, cache: HookCache, now: int, due: int, lease: ti
     if not queues:
         return []
     _share_out(cursor, queues, capacity, due)
-    picked = [Picked(q.hook, q.taken, q.new_head, q.epoch, q.failures) for q in queues]
-    _mark_claimed(cursor, picked, now, due, lease)
-    return [one for one in picked if one.delivery_ids]
+    _mark_claimed(cursor, queues, now, due, lease)
+    return [queue for queue in queues if queue.taken]
 
 
-def _find_queues(cursor: sqlite3.Cursor, cache: HookCache, due: int, capacity: int) -> list[_Queue]:
+def _find_queues(cursor: sqlite3.Cursor, cache: HookCache, due: int, capacity: int) -> list[Queue]:
     """The queues whose turn it is: as many as there is room for, those with nothing to take not counted.
 
     Those of hooks whose secrets cannot be read wait, as they are, and do not count either.
     """
-    queues: list[_Queue] = []
+    queues: list[Queue] = []
     while True:
-        wanted = capacity - sum(1 for queue in queues if not queue.is_short or queue.taken)
-        rows = json.loads(cursor.execute(_PICK_QUEUES, (due, wanted, len(queues))).fetchone()[0])
+        wanted = capacity - sum(1 for queue in queues if queue.taken)
+        parameters = {"due": due, "wanted": wanted, "known": len(queues)}
+        rows = json.loads(cursor.execute(_PICK_QUEUES, parameters).fetchone()[0])
         hooks = cache.load(cursor, [row[:_SEEN] for row in rows])
-        found = [_Queue(hooks[row[0]], *row[_SEEN:]) for row in rows if row[0] in hooks]
+        found = [_with_the_first(hooks[row[0]], row) for row in rows if row[0] in hooks]
         queues += found
         if len(found) < len(rows):
             set_aside(cursor, [row[0] for row in rows if row[0] not in hooks], due)
-        if len(rows) < wanted:
-            return queues
-        # There may be more of them: nobody gets a second delivery before they had a first.
-        _take(cursor, [queue for queue in found if not queue.is_short], 1, due)
-        if len(found) == len(rows) and all(queue.taken for queue in found):
+        # Else there may be more of them: nobody gets a second delivery before they had a first.
+        if len(rows) < wanted or (len(found) == len(rows) and all(queue.taken for queue in found)):
             return queues
 
 
-def _share_out(cursor: sqlite3.Cursor, queues: Sequence[_Queue], capacity: int, due: int) -> None:
+def _with_the_first(hook: Hook, row: Sequence[Any]) -> Queue:
+    """The queue that is a row of _PICK_QUEUES, with its first delivery taken."""
+    room, epoch, failures, head, returned, fresh, beyond = row[_SEEN:]
+    queue = Queue(hook, room, epoch, failures, head, is_short=room <= 0, new_head=head)
+    if not queue.is_short:
+        queue.take(1, [] if returned is None else [returned], [] if fresh is None else [fresh], beyond)
+    return queue
+
+
+def _share_out(cursor: sqlite3.Cursor, queues: Sequence[Queue], capacity: int, due: int) -> None:
     """Share the room evenly; what a short queue leaves over goes to the others in another round."""
-    while True:
+    while sum(len(queue.taken) for queue in queues) < capacity:
         shares = _even_shares([len(q.taken) if q.is_short else q.room for q in queues], capacity)
-        grown: dict[int, list[_Queue]] = {}
+        grown: dict[int, list[Queue]] = {}
         for queue, share in zip(queues, shares, strict=True):
             if share > queue.share and not queue.is_short:
                 grown.setdefault(share, []).append(queue)
@@ -165,19 +178,12 @@ def _share_out(cursor: sqlite3.Cursor, queues: Sequence[_Queue], capacity: int, 
             _take(cursor, hungry, share, due)
 
 
-def _take(cursor: sqlite3.Cursor, queues: Sequence[_Queue], share: int, due: int) -> None:
-    parameters = {"hooks": json.dumps([[q.hook.id, q.head] for q in queues]), "share": share, "due": due}
+def _take(cursor: sqlite3.Cursor, queues: Sequence[Queue], share: int, due: int) -> None:
+    heads = json.dumps({queue.hook.id: queue.head for queue in queues})
+    parameters = {"heads": heads, "share": share, "due": due}
     rows = json.loads(cursor.execute(_PICK_DELIVERIES, parameters).fetchone()[0])
-    for queue, (_, returned_ids, fresh_ids, greatest) in zip(queues, rows, strict=True):
-        queue.share = share
-        queue.taken = (returned_ids + fresh_ids)[:share]
-        fresh_taken = queue.taken[len(returned_ids) :]
-        queue.is_short = len(queue.taken) < share
-        if len(fresh_taken) == len(fresh_ids):
-            # The last fresh one is taken: what lies above it, if anything, is no longer fresh.
-            queue.new_head = greatest or queue.head
-        else:
-            queue.new_head = fresh_taken[-1] if fresh_taken else queue.head
+    for queue, (returned, fresh, greatest) in zip(queues, rows, strict=True):
+        queue.take(share, returned, fresh[:share], 0 if len(fresh) > share else greatest)
 
 
 def _even_shares(rooms: Sequence[int], capacity: int) -> list[int]:
@@ -194,14 +200,17 @@ def _even_shares(rooms: Sequence[int], capacity: int) -> list[int]:
     return shares
 
 
-def _mark_claimed(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: int, due: int, lease: timedelta) -> None:
-    ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
+def _mark_claimed(cursor: sqlite3.Cursor, queues: Sequence[Queue], now: int, due: int, lease: timedelta) -> None:
+    ids = [delivery_id for queue in queues for delivery_id in queue.taken]
     if ids:
         until = now + lease // timedelta(microseconds=1)
         cursor.execute(_CLAIM, {"until": until, "now": now, "ids": json.dumps(ids)})
     turn = cursor.execute("UPDATE procore_hooks_turns SET number = number + 1 RETURNING number").fetchone()[0]
-    rows = [[one.hook.id, len(one.delivery_ids), one.head] for one in picked]
-    cursor.execute(_ENTER_FLIGHT, {"picked": json.dumps(rows), "turn": turn, "due": due})
+    heads: dict[int, dict[int, int]] = {}
+    for queue in queues:
+        heads.setdefault(len(queue.taken), {})[queue.hook.id] = queue.new_head
+    for taken, alike in heads.items():
+        cursor.execute(_ENTER_FLIGHT, {"taken": taken, "heads": json.dumps(alike), "turn": turn, "due": due})
 
 
 class HookCache:
@@ -260,12 +269,12 @@ class HookCache:
             )
 
 
-def load_claims(cursor: sqlite3.Cursor, picked: Sequence[Picked], now: datetime, lease_until: datetime) -> list[Claim]:
+def load_claims(cursor: sqlite3.Cursor, picked: Sequence[Queue], now: datetime, lease_until: datetime) -> list[Claim]:
     """The claims of what was picked, with their events."""
     if not picked:
         return []
-    queues = {one.hook.id: one for one in picked}
-    ids = [delivery_id for one in picked for delivery_id in one.delivery_ids]
+    queues = {queue.hook.id: queue for queue in picked}
+    ids = [delivery_id for queue in picked for delivery_id in queue.taken]
     return [
         Claim(
             delivery_id=row[0],

@@ -16,20 +16,23 @@ from .._base import DROPPED, EmitRequest, EventIdTaken
 from .history import get_delivery
 from .hooks import require_hook
 from .matching import Match, MatchCache
+from .quarters import Quarters
 from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
 
 __all__ = ["add_ping", "driver_connection", "emit_all", "savepoint"]
 
 _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# By the number of hooks: for a few, values are quicker than JSON.
+# By the number of hooks: for a few, values are quicker than JSON. OR FAIL, since SQLite need not keep a copy of each
+# page then to be able to take back this statement alone: whatever fails here takes back the whole emit.
 _FEW: Final = 32
 _INSERT_SOME: Final = tuple(
-    "INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES "
-    + ", ".join(["(?, ?, 0, 0, ?)"] * number)
+    "INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES "
+    + ", ".join(f"(?{place + 3}, ?1, 0, 0, ?2)" for place in range(number))
     for number in range(_FEW + 1)
 )
 _INSERT_MANY: Final = """
-INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, completed_at, reason)
+INSERT OR FAIL INTO procore_hooks_deliveries
+    (hook_id, event_id, state, attempt_count, created_at, completed_at, reason)
 SELECT value ->> 0, :event, iif(value ->> 1 < 0, 4, 0), 0, :now,
     iif(value ->> 1 < 0, :now, NULL), iif(value ->> 1 < 0, :reason, NULL)
 FROM json_each(:matches) ORDER BY key
@@ -57,11 +60,12 @@ WHERE hook_id = :hook AND NOT EXISTS (
 
 
 def emit_all(
-    cursor: sqlite3.Cursor, requests: Sequence[EmitRequest], now: datetime, matching: MatchCache
+    cursor: sqlite3.Cursor, requests: Sequence[EmitRequest], now: int, matching: MatchCache, quarters: Quarters
 ) -> list[Emission]:
     """Store them all, in the transaction of `cursor`."""
+    quarters.note(cursor, now)
     matches = matching.all_of(cursor, [request.event for request in requests])
-    return [_emit(cursor, request, match, stamp(now)) for request, match in zip(requests, matches, strict=True)]
+    return [_emit(cursor, request, match, now) for request, match in zip(requests, matches, strict=True)]
 
 
 def _emit(cursor: sqlite3.Cursor, request: EmitRequest, match: Match, now: int) -> Emission:
@@ -71,10 +75,10 @@ def _emit(cursor: sqlite3.Cursor, request: EmitRequest, match: Match, now: int) 
             return earlier
     event = request.event
     ids: tuple[int, ...] = ()
-    uses = len(match.wanted) + (request.idempotency_key is not None)
+    uses = len(match.hook_ids) + (request.idempotency_key is not None)
     if uses:
         _insert_event(cursor, event, uses)
-    if match.wanted:
+    if match.hook_ids:
         ids = _fan_out(cursor, event.id, match, now)
     if request.idempotency_key is not None:
         cursor.execute(
@@ -105,31 +109,30 @@ def _insert_event(cursor: sqlite3.Cursor, event: Event, uses: int) -> None:
 
 
 def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> tuple[int, ...]:
-    wanted = match.wanted
-    are_few = len(wanted) <= _FEW and all(enabled >= 0 for _, enabled in wanted)
+    number = len(match.hook_ids)
+    are_few = number <= _FEW and not match.dropping
     if are_few:
-        rows = [value for hook_id, _ in wanted for value in (hook_id, event_id, now)]
-        cursor.execute(_INSERT_SOME[len(wanted)], rows)
+        cursor.execute(_INSERT_SOME[number], (event_id, now, *match.hook_ids))
     else:
         cursor.execute(_INSERT_MANY, {"matches": match.as_json, "event": event_id, "now": now, "reason": DROPPED})
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
-    ids = tuple(range(last - len(wanted) + 1, last + 1))
+    ids = tuple(range(last - number + 1, last + 1))
     if are_few:
-        cursor.execute(_WAKE_SOME[len(wanted)], (now, *(hook_id for hook_id, _ in wanted)))
+        cursor.execute(_WAKE_SOME[number], (now, *match.hook_ids))
     else:
         cursor.execute(_WAKE, (now, match.as_json))
-    for hook_id, enabled in wanted:
-        if enabled < 0:
-            cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})
+    for hook_id in match.dropping:
+        cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})
     return ids
 
 
-def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime) -> Delivery:
+def add_ping(cursor: sqlite3.Cursor, hook_id: int, event: Event, now: datetime, quarters: Quarters) -> Delivery:
     """Store an event for one hook, due before all that waits, and end the hook's pause."""
     if require_hook(cursor, hook_id) != 1:
         raise Conflict(f"hook {hook_id} is disabled and delivers nothing: enable it first")
     _insert_event(cursor, event, 1)
+    quarters.note(cursor, stamp(now))
     cursor.execute(
         """INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at)
         VALUES (?, ?, 0, 0, ?)""",

@@ -14,9 +14,9 @@ from ...exceptions import Conflict, NotFound
 from .._base import DeliveryQuery
 from .connection import Database
 from .hooks import require_hook
+from .quarters import QUARTER, Quarters
 from .ready import READY
 from .rows import ATTEMPTS_PER_DELIVERY, EVENT_COLUMNS, STATES, attempt_from_row, delivery_from_row, stamp
-from .schema import QUARTER
 
 __all__ = [
     "count_deliveries",
@@ -123,13 +123,13 @@ def payload_version_of(cursor: sqlite3.Cursor, hook_id: int) -> str:
     return str(row[0])
 
 
-def redeliver(cursor: sqlite3.Cursor, delivery_id: int, now: datetime) -> Delivery:
+def redeliver(cursor: sqlite3.Cursor, delivery_id: int, now: datetime, quarters: Quarters) -> Delivery:
     """A new delivery of the same event at the end of the queue."""
     delivery = get_delivery(cursor, delivery_id)
     _require_open_queue(cursor, delivery.hook_id)
     if delivery.status in WAITING:
         raise Conflict(f"delivery {delivery_id} is still {delivery.status}; it can be repeated once it is final")
-    _repeat(cursor, [delivery_id], delivery.hook_id, now)
+    _repeat(cursor, [delivery_id], delivery.hook_id, now, quarters)
     return get_delivery(cursor, int(cursor.execute("SELECT max(id) FROM procore_hooks_deliveries").fetchone()[0]))
 
 
@@ -138,7 +138,10 @@ def _require_open_queue(cursor: sqlite3.Cursor, hook_id: int) -> None:
         raise Conflict(f"hook {hook_id} is disabled and drops events: enable it first")
 
 
-def _repeat(cursor: sqlite3.Cursor, delivery_ids: Sequence[int], hook_id: int, now: datetime) -> None:
+def _repeat(
+    cursor: sqlite3.Cursor, delivery_ids: Sequence[int], hook_id: int, now: datetime, quarters: Quarters
+) -> None:
+    quarters.note(cursor, stamp(now))
     ids = json.dumps(delivery_ids)
     cursor.execute(
         """INSERT INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, redelivery_of)
@@ -157,7 +160,9 @@ def _repeat(cursor: sqlite3.Cursor, delivery_ids: Sequence[int], hook_id: int, n
     )
 
 
-def recover(cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: datetime, now: datetime) -> int:
+def recover(
+    cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: datetime, now: datetime, quarters: Quarters
+) -> int:
     """Repeat what failed or was discarded in the time, each event once, unless a redelivery covers it."""
     _require_open_queue(cursor, hook_id)
     rows = cursor.execute(
@@ -172,7 +177,7 @@ def recover(cursor: sqlite3.Cursor, hook_id: int, since: datetime, until: dateti
     ).fetchall()
     ids = [row[0] for row in rows]
     if ids:
-        _repeat(cursor, ids, hook_id, now)
+        _repeat(cursor, ids, hook_id, now, quarters)
     return len(ids)
 
 

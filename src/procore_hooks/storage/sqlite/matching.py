@@ -41,13 +41,22 @@ class Match:
     """The hooks that get an event, by ascending id.
 
     Attributes:
-        wanted: (hook id, enabled) of each; enabled is 1, 0 for a disabled one that keeps, -1 for one that drops.
-        as_json: the same.
+        hook_ids: of all of them.
+        dropping: of those that are disabled and drop.
+        as_json: [hook id, enabled] of each; enabled is 1, 0 for a disabled one that keeps, -1 for one that drops.
     """
 
     generation: int
-    wanted: tuple[tuple[int, int], ...]
+    hook_ids: tuple[int, ...]
+    dropping: tuple[int, ...]
     as_json: str
+
+    @classmethod
+    def found(cls, generation: int, as_json: str) -> Match:
+        """The match that a row of _MATCHES tells of."""
+        wanted = json.loads(as_json)
+        hook_ids = tuple(hook_id for hook_id, _ in wanted)
+        return cls(generation, hook_ids, tuple(hook_id for hook_id, enabled in wanted if enabled < 0), as_json)
 
 
 class MatchCache:
@@ -66,8 +75,7 @@ class MatchCache:
         key = _key(event)
         match = self._known.get(key)
         if match is None or match.generation != generation:
-            as_json = cursor.execute(_MATCHES, _parameters(event)).fetchone()[0]
-            match = Match(generation, tuple((hook_id, enabled) for hook_id, enabled in json.loads(as_json)), as_json)
+            match = Match.found(generation, cursor.execute(_MATCHES, _parameters(event)).fetchone()[0])
             if len(self._known) >= _MOST_REMEMBERED:
                 self._known.clear()
             self._known[key] = match
@@ -80,7 +88,7 @@ class MatchCache:
         """
         for request in requests:
             match = self._known.get(_key(request.event))
-            if request.idempotency_key is not None or (match is not None and match.wanted):
+            if request.idempotency_key is not None or (match is not None and match.hook_ids):
                 return True
         return False
 

@@ -20,8 +20,10 @@ __all__ = [
     "HOOK_COLUMNS",
     "OUTCOMES",
     "STATES",
+    "HeaderItems",
     "attempt_from_row",
     "attempt_row",
+    "compact_json",
     "delivery_from_row",
     "event_from_row",
     "event_row",
@@ -41,6 +43,10 @@ OUTCOMES: Final[tuple[AttemptOutcome, ...]] = ("ok", "retried", "failed", "disca
 ATTEMPTS_PER_DELIVERY: Final = 1 << 20
 # The first two follow from the event and the start; the third has a column of its own.
 _DERIVED_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+# Made once: `json.dumps` makes one for each call that asks for separators.
+compact_json: Final = json.JSONEncoder(separators=(",", ":")).encode
+HeaderItems = tuple[tuple[str, str], ...]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -79,10 +85,7 @@ def secret_columns(hook: Hook, keys: KeyRing | None) -> dict[str, str]:
     headers = {name: value.reveal() for name, value in hook.destination_headers.items()}
     older = [[one.secret.reveal(), stamp(one.expires_at)] for one in hook.previous_secrets]
     columns = {"destination_headers": headers, "signing_secrets": [hook.signing_secret.reveal(), *older]}
-    return {
-        column: encrypted(keys, hook.id, column, json.dumps(value, separators=(",", ":")))
-        for column, value in columns.items()
-    }
+    return {column: encrypted(keys, hook.id, column, compact_json(value)) for column, value in columns.items()}
 
 
 def hook_from_row(row: Sequence[Any], keys: KeyRing | None) -> Hook:
@@ -172,17 +175,17 @@ def event_from_row(row: Sequence[Any]) -> Event:
     )
 
 
-def split_headers(attempt: Attempt) -> tuple[dict[str, str], str | None]:
+def split_headers(attempt: Attempt) -> tuple[HeaderItems, str | None]:
     """The attempt's headers without those that follow from the event and the start, and the signature.
 
     If they are not those of a signed request sent when it started, all of them, and no signature.
     """
-    headers = dict(attempt.request_headers)
+    headers = attempt.request_headers
     seconds = str(stamp(attempt.started_at) // 1_000_000)
     if any(name not in headers for name in _DERIVED_HEADERS) or headers["webhook-timestamp"] != seconds:
-        return headers, None
-    _, _, signature = (headers.pop(name) for name in _DERIVED_HEADERS)
-    return headers, signature
+        return tuple(headers.items()), None
+    kept = tuple([item for item in headers.items() if item[0] not in _DERIVED_HEADERS])
+    return kept, headers["webhook-signature"]
 
 
 def attempt_row(delivery_id: int, attempt: Attempt, request_id: int, signature: str | None) -> tuple[object, ...]:
@@ -194,7 +197,7 @@ def attempt_row(delivery_id: int, attempt: Attempt, request_id: int, signature: 
         attempt.request_body or None,
         signature,
         attempt.response_status,
-        json.dumps(attempt.response_headers, separators=(",", ":")) if attempt.response_headers else None,
+        compact_json(attempt.response_headers) if attempt.response_headers else None,
         attempt.response_body or None,
         attempt.response_error,
         stamp(attempt.started_at),

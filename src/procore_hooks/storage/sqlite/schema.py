@@ -16,10 +16,10 @@ from typing import Final
 
 from ...exceptions import SchemaTooNew
 from .connection import Database
+from .quarters import QUARTER
 
-__all__ = ["APPLICATION_ID", "QUARTER", "VERSION", "migrate"]
+__all__ = ["APPLICATION_ID", "VERSION", "migrate"]
 
-QUARTER: Final = 900_000_000  # of an hour, in microseconds
 APPLICATION_ID: Final = 0x50_68_6B_73  # "Phks"
 
 # Ids are never used again: AUTOINCREMENT sees to it where rows can be deleted at will. Deliveries do without it, since
@@ -156,9 +156,7 @@ CREATE TRIGGER procore_hooks_matching_hooks AFTER UPDATE OF enabled ON procore_h
     BEGIN UPDATE procore_hooks_matching SET generation = random(); END;
 """
 
-# The first delivery of each quarter of an hour: what was created since a moment has no smaller id than the first of
-# the quarters since then, whichever way a clock was set. An index on `created_at` would say as much, at some 20 bytes
-# and one more page for every delivery. A trigger, since no way to make a delivery may forget it.
+# See `quarters`.
 _VERSION_3: Final = f"""
 CREATE TABLE procore_hooks_times (quarter INTEGER PRIMARY KEY, first_id INTEGER NOT NULL);
 INSERT INTO procore_hooks_times
@@ -176,7 +174,10 @@ CREATE TRIGGER procore_hooks_hooks_changed AFTER UPDATE ON procore_hooks_hooks W
     BEGIN UPDATE procore_hooks_hooks SET version = random() WHERE id = NEW.id; END;
 """
 
-_MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+# Emits note the quarter themselves: the trigger made up a tenth of one with ten matches.
+_VERSION_5: Final = "DROP TRIGGER procore_hooks_deliveries_first;"
+
+_MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 VERSION: Final = len(_MIGRATIONS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,20 +14,23 @@ from ..._core.claims import Settled, Settlement
 from ..._core.models import Attempt, masked_url
 from .._base import LEFT_OPEN
 from .ready import ready
-from .rows import STATES, attempt_row, moment, split_headers, stamp_or_none
+from .rows import STATES, HeaderItems, attempt_row, compact_json, moment, split_headers, stamp_or_none
 from .sweeping import drop_waiting
 
-__all__ = ["Settling"]
+__all__ = ["RequestKey", "Settling"]
+
+# A URL, and headers as they are stored.
+RequestKey = tuple[str, HeaderItems]
 
 _RETRYING, _DISCARDED = 1, 4
 _EXPIRED_AT_ONCE: Final = 1000
 _WORTH_A_STATEMENT: Final = 4
 
 _HOLDING: Final = """
-SELECT json_group_array(json_array(j.key, q.epoch, d.id <= q.dropped_through, q.drop_reason))
-FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value ->> 0
+SELECT json_group_array(json_array(d.id, d.attempt_count, q.epoch, d.id <= q.dropped_through, q.drop_reason))
+FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value
     CROSS JOIN procore_hooks_queues q ON q.hook_id = d.hook_id
-WHERE d.lease_until IS NOT NULL AND d.attempt_count = j.value ->> 1
+WHERE d.lease_until IS NOT NULL
 """
 _EXPIRED: Final = """
 SELECT json_group_array(json_array(d.id, d.hook_id, d.attempt_count, d.claimed_at, h.destination_url,
@@ -50,10 +54,8 @@ FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS completed_a
 WHERE procore_hooks_deliveries.id = j.id
 """
 _LEAVE_FLIGHT: Final = f"""
-UPDATE procore_hooks_queues SET in_flight = in_flight - j.ended,
-    ready_at = {ready(in_flight="in_flight - j.ended")}
-FROM (SELECT value ->> 0 AS hook_id, value ->> 1 AS ended FROM json_each(:ended)) AS j
-WHERE procore_hooks_queues.hook_id = j.hook_id
+UPDATE procore_hooks_queues SET in_flight = in_flight - :ended, ready_at = {ready(in_flight="in_flight - :ended")}
+WHERE hook_id IN (SELECT value FROM json_each(:hooks))
 """
 _CHANGE: Final = f"""
 UPDATE procore_hooks_queues SET failures = j.failures, failing_since = j.failing_since, paused_until = j.paused_until,
@@ -92,9 +94,9 @@ class Settling:
     and is to be swept.
     """
 
-    def __init__(self, request_ids: Mapping[tuple[str, str], int]) -> None:
+    def __init__(self, request_ids: Mapping[RequestKey, int]) -> None:
         self._request_ids = request_ids
-        self.stored: dict[tuple[str, str], int] = {}
+        self.stored: dict[RequestKey, int] = {}
         self.has_dropped = False
 
     def settle(
@@ -102,26 +104,25 @@ class Settling:
     ) -> tuple[list[Settled], list[Settlement]]:
         if not settlements:
             return [], []
-        fences = json.dumps([[s.claim.delivery_id, s.claim.number] for s in settlements])
-        holding: dict[int, list[Any]] = {
-            row[0]: row[1:] for row in json.loads(cursor.execute(_HOLDING, (fences,)).fetchone()[0])
-        }
+        holding = _held(cursor, settlements)
         epochs: dict[int, int] = {}
         flushed: dict[int, str] = {}
         settled: list[Settled] = []
         ended: list[_Ended] = []
         late: list[Settlement] = []
-        over: set[int] = set()
-        for index, settlement in enumerate(settlements):
-            if index not in holding or settlement.claim.delivery_id in over:
+        for settlement in settlements:
+            claim, change = settlement.claim, settlement.hook_change
+            held = holding.get(claim.delivery_id)
+            if held is None or held[0] != claim.number:
                 late.append(settlement)
                 continue
-            over.add(settlement.claim.delivery_id)
-            epoch, dropped, drop_reason = holding[index]
-            hook_id, change = settlement.claim.hook.id, settlement.hook_change
+            # Should the same attempt come twice, the second comes late.
+            del holding[claim.delivery_id]
+            _, epoch, dropped, drop_reason = held
+            hook_id = claim.hook.id
             # Of several settlements of a hook, each sees what those before it did.
             one = _ended(settlement, flushed.get(hook_id, drop_reason if dropped else None), now)
-            changed = change is not None and epochs.get(hook_id, epoch) == settlement.claim.epoch
+            changed = change is not None and epochs.get(hook_id, epoch) == claim.epoch
             if change is not None and changed:
                 epochs[hook_id] = epoch + 1
                 if change.flush_reason is not None:
@@ -168,10 +169,11 @@ class Settling:
             cursor.execute(_END_ALIKE, {**values, "ids": json.dumps(ids)})
         if rest:
             cursor.execute(_END_ATTEMPTS, (json.dumps(rest),))
-        per_hook: dict[int, int] = {}
-        for one in ended:
-            per_hook[one.hook_id] = per_hook.get(one.hook_id, 0) + 1
-        cursor.execute(_LEAVE_FLIGHT, {"ended": json.dumps(list(per_hook.items())), "due": due})
+        hooks: dict[int, list[int]] = {}  # by how many of theirs ended
+        for hook_id, number in Counter(one.hook_id for one in ended).items():
+            hooks.setdefault(number, []).append(hook_id)
+        for number, of_them in hooks.items():
+            cursor.execute(_LEAVE_FLIGHT, {"ended": number, "hooks": json.dumps(of_them), "due": due})
 
     def _insert_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended]) -> None:
         rows = []
@@ -190,17 +192,26 @@ class Settling:
             cursor.execute(f"INSERT INTO procore_hooks_attempts VALUES {marks}", parameters)
             start += size
 
-    def _request_id(self, cursor: sqlite3.Cursor, url: str, headers: Mapping[str, str]) -> int:
+    def _request_id(self, cursor: sqlite3.Cursor, url: str, headers: HeaderItems) -> int:
         """The URL and the headers are the same for most attempts of a hook: they are stored once."""
-        key = (url, json.dumps(headers, separators=(",", ":")))
+        key = url, headers
         known = self._request_ids.get(key) or self.stored.get(key)
         if known is None:
-            cursor.execute("INSERT OR IGNORE INTO procore_hooks_requests (url, headers) VALUES (?, ?)", key)
+            row = url, compact_json(dict(headers))
+            cursor.execute("INSERT OR IGNORE INTO procore_hooks_requests (url, headers) VALUES (?, ?)", row)
             known = int(
-                cursor.execute("SELECT id FROM procore_hooks_requests WHERE url = ? AND headers = ?", key).fetchone()[0]
+                cursor.execute("SELECT id FROM procore_hooks_requests WHERE url = ? AND headers = ?", row).fetchone()[0]
             )
             self.stored[key] = known
         return known
+
+
+def _held(cursor: sqlite3.Cursor, settlements: Sequence[Settlement]) -> dict[int, list[Any]]:
+    """By delivery, of those whose attempt is open: its number, the epoch of the queue, whether what returns to it is
+    dropped, and why.
+    """
+    ids = json.dumps([one.claim.delivery_id for one in settlements])
+    return {row[0]: row[1:] for row in json.loads(cursor.execute(_HOLDING, (ids,)).fetchone()[0])}
 
 
 def _ended(settlement: Settlement, drop_reason: str | None, now: int) -> _Ended:

@@ -16,7 +16,7 @@ from .claiming import HookCache, end_waits, load_claims, pick
 from .clocks import clock_reading, follow_clock
 from .connection import Database
 from .rows import moment, stamp
-from .settling import Settling
+from .settling import RequestKey, Settling
 from .sweeping import sweep
 
 __all__ = ["Turns"]
@@ -38,7 +38,7 @@ class Turns:
 
     def __init__(self, database: Database, keys: KeyRing | None) -> None:
         self._database = database
-        self._request_ids: dict[tuple[str, str], int] = {}
+        self._request_ids: dict[RequestKey, int] = {}
         self._hooks = HookCache(keys)
 
     def turn(
@@ -87,7 +87,7 @@ class Turns:
             next_due_at=next_due_at,
         )
 
-    def _remember(self, request_ids: dict[tuple[str, str], int]) -> None:
+    def _remember(self, request_ids: dict[RequestKey, int]) -> None:
         if len(self._request_ids) > _MOST_REMEMBERED:
             # A new one: another thread may be in a turn with the old.
             self._request_ids = {}
