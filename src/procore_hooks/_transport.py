@@ -163,8 +163,8 @@ class _IdleConnections:
         self._seconds = seconds
         self._per_origin = per_origin
         self._total = total
-        self._by_origin: dict[Origin, list[Connection]] = {}
-        # In the order in which they became idle.
+        # Both in the order in which they became idle.
+        self._by_origin: dict[Origin, dict[Connection, None]] = {}
         self._all: dict[Connection, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -175,9 +175,8 @@ class _IdleConnections:
         """The connection to `origin` that became idle last, if it is still good."""
         loop = asyncio.get_running_loop()
         self.enter(loop)
-        waiting = self._by_origin.get(origin)
-        while waiting:
-            connection = waiting[-1]
+        while waiting := self._by_origin.get(origin):
+            connection = next(reversed(waiting))
             self._remove(connection)
             if connection.is_usable(loop.time()):
                 return connection
@@ -189,11 +188,10 @@ class _IdleConnections:
         if connection.generation != self.generation or self._total == 0 or not connection.keep(self._seconds):
             connection.abort()
             return
-        waiting = self._by_origin.setdefault(connection.origin, [])
-        waiting.append(connection)
-        self._all[connection] = None
+        waiting = self._by_origin.setdefault(connection.origin, {})
+        waiting[connection] = self._all[connection] = None
         if len(waiting) > self._per_origin:
-            self._drop(waiting[0])
+            self._drop(next(iter(waiting)))
         elif len(self._all) > self._total:
             self._drop(next(iter(self._all)))
         if self._sweep is None and self._loop is not None:
@@ -223,7 +221,7 @@ class _IdleConnections:
     def _remove(self, connection: Connection) -> None:
         del self._all[connection]
         waiting = self._by_origin[connection.origin]
-        waiting.remove(connection)
+        del waiting[connection]
         if not waiting:
             del self._by_origin[connection.origin]
 
