@@ -62,13 +62,15 @@ _IN_THE_WAY: Final = {
     ),
     "settle + claim per delivery in a turn of 64, growth from 1 to": (
         "With one hook a turn writes one queue twice, with many 64 queues twice, each with its entry in the index of "
-        "those that are ready. Beyond that it does not grow: see the row from 64 hooks."
+        "those that are ready, and looks into 64 of them for their first delivery. Beyond that it does not grow: see "
+        "the row from 64 hooks."
     ),
     "rate with 10,000 hooks": "64 queues are written in a turn instead of one, and nothing of a hook stays in a cache.",
     "emit → POST begun": (
-        "At 50 a second the processor sleeps in between, and all is three to four times as slow as at full speed: a "
-        "bare commit took 230 µs instead of 60 on this machine, a bare POST to its answer 340 instead of 100. An "
-        "emit, four hand-overs between threads, a turn of a dozen statements and the request add up to the rest."
+        "At 50 a second the processor sleeps in between, and all is three to four times as slow as at full speed: see "
+        "the rows below it for a bare commit, one hand-over and bytes made beforehand. To that come the other "
+        "statements of an emit, three more hand-overs between threads, a turn of a dozen statements, and making and "
+        "signing the request."
     ),
 }
 

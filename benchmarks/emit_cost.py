@@ -29,7 +29,7 @@ def measure(options: Options) -> Sequence[Result]:
 
 def _rows(options: Options, durability: Literal["normal", "full"]) -> Sequence[Result]:
     number = options.size(500, 20)
-    with folder() as where, opened(where / "hooks.db", durability) as registry, _bare(where, durability) as bare:
+    with folder() as where, opened(where / "hooks.db", durability) as registry, bare_commit(where, durability) as bare:
         listen(registry, "http://127.0.0.1:1", resource="One")
         listen(registry, "http://127.0.0.1:1", hooks=10, resource="Ten")
         commits = {"bare": bare, "one": _emit(registry, "One"), "ten": _emit(registry, "Ten")}
@@ -64,7 +64,7 @@ def _emit(registry: HookRegistry, resource: str) -> Callable[[], object]:
 
 
 @contextlib.contextmanager
-def _bare(where: Path, durability: str) -> Iterator[Callable[[], None]]:
+def bare_commit(where: Path, durability: str) -> Iterator[Callable[[], None]]:
     """A function that stores a row of 1 KB and commits."""
     with contextlib.closing(sqlite3.connect(where / "bare.db")) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

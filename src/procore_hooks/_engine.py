@@ -223,11 +223,9 @@ class Engine:
     def _begin_turn(self, batch: Sequence[Settlement], now: datetime, capacity: int) -> asyncio.Future[Turn]:
         due_by = now if self._horizon is None else min(self._horizon, now)
         reading = self._clock.reading
-        return asyncio.ensure_future(
-            self._thread.call(
-                lambda: self._storage.turn(
-                    batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity, reading=reading
-                )
+        return self._thread.call(
+            lambda: self._storage.turn(
+                batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity, reading=reading
             )
         )
 

@@ -32,8 +32,8 @@ class StorageThread:
         while (call := self._calls.get()) is not None:
             call()
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """What `function` returns or raises, in the thread."""
+    def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """What `function`, which the thread runs as soon as it can, returns or raises. For the running loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -48,7 +48,7 @@ class StorageThread:
                 loop.call_soon_threadsafe(_set, future, *outcome)
 
         self._calls.put(call)
-        return await future
+        return future
 
     @property
     def is_current(self) -> bool:

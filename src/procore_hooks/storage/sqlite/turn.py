@@ -22,6 +22,9 @@ from .sweeping import sweep
 __all__ = ["Turns"]
 
 _MOST_REMEMBERED: Final = 10_000
+# Some 15 pages of the WAL each, from emit to result. SQLite itself waits for 1,000 pages, and then whoever commits next
+# has to copy them into the file, which takes several milliseconds: an app's emit, as likely as not.
+_SETTLED_PER_CHECKPOINT: Final = 40
 
 _DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
     (SELECT min(lease_until) FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL),
@@ -40,6 +43,7 @@ class Turns:
         self._database = database
         self._request_ids: dict[RequestKey, int] = {}
         self._hooks = HookCache(keys)
+        self._settled = 0  # since the last checkpoint
 
     def turn(
         self,
@@ -78,6 +82,10 @@ class Turns:
         with self._database.read() as cursor:
             claims = load_claims(cursor, picked, now, now + lease)
             next_due_at = _earliest(*cursor.execute(_NEXT_DUE).fetchone())
+        self._settled += len(settled)
+        if not picked and self._settled >= _SETTLED_PER_CHECKPOINT:
+            self._settled = 0
+            self._database.checkpoint()
         return Turn(
             settled=tuple(settled),
             late=tuple(late),
