@@ -23,7 +23,6 @@ from .emit_cost import bare_commit
 from .sink import Sink, sink
 
 _PER_SECOND = 50
-_PERCENTILES = ((0, "p50", Bar(1, 0.5)), (1, "p99", Bar(5, 2)))
 
 
 def measure(options: Options) -> Sequence[Result]:
@@ -42,27 +41,24 @@ def measure(options: Options) -> Sequence[Result]:
                 return _delays(_emit(registry), receiver, number)
 
         samples = alternate(options.runs, {"ours": ours, "least": lambda: _delays(least, receiver, number)})
-    figure = f"emit → POST begun, {_PER_SECOND} emits/s"
     often = f"{number}, {_PER_SECOND} a second"
+
+    def rows(name: str, figure: str, measured: str, bars: Sequence[Bar | None]) -> Iterator[Result]:
+        for place, (percent, bar) in enumerate(zip(("p50", "p99"), bars, strict=True)):
+            yield quantity(f"{figure}, {percent}", measured, [one[place] for one in samples[name]], "ms", bar)
+
     return [
-        *(
-            quantity(
-                f"{figure}, {name}",
-                f"emits, {often}, beside a dispatcher in the same process",
-                [one[place] for one in samples["ours"]],
-                "ms",
-                bar,
-            )
-            for place, name, bar in _PERCENTILES
+        *rows(
+            "ours",
+            f"emit → POST begun, {_PER_SECOND} emits/s",
+            f"emits, {often}, beside a dispatcher in the same process",
+            (Bar(1, 0.5), Bar(5, 2)),
         ),
-        *(
-            quantity(
-                f"(for comparison) the least that could be, {name}",
-                f"bare commits of 1 KB, {often}, each followed by bytes that another thread sends",
-                [one[place] for one in samples["least"]],
-                "ms",
-            )
-            for place, name, _ in _PERCENTILES
+        *rows(
+            "least",
+            "(for comparison) the least that could be",
+            f"bare commits of 1 KB, {often}, each followed by bytes that another thread sends",
+            (None, None),
         ),
     ]
 

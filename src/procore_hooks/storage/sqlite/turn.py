@@ -56,14 +56,9 @@ class Turns:
     ) -> Turn:
         """See `Storage.turn`."""
         at, due = stamp(now), stamp(due_by)
-        if not settlements:
-            # Most turns of an idle dispatcher end here, without a write.
-            with self._database.read() as cursor:
-                ready_at, lease_until, sweeping, _, steady, ahead = cursor.execute(_STATE).fetchone()
-            moved = reading is not None and bool(reading.set_since(clock_reading(steady, ahead)))
-            claimable = capacity > 0 and ready_at is not None and ready_at <= due
-            if not (moved or claimable or sweeping or (lease_until is not None and lease_until <= at)):
-                return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
+        # Most turns of an idle dispatcher end here, without a write.
+        if not settlements and (idle := self._if_idle(at, due, capacity, reading)) is not None:
+            return idle
         settling = Settling(self._request_ids)
         with self._database.write() as cursor:
             _, lease_until, sweeping, waits_until, steady, ahead = cursor.execute(_STATE).fetchone()
@@ -94,6 +89,16 @@ class Turns:
             claims=tuple(claims),
             next_due_at=next_due_at,
         )
+
+    def _if_idle(self, at: int, due: int, capacity: int, reading: ClockReading | None) -> Turn | None:
+        """The turn, if there is nothing to do in it besides settling."""
+        with self._database.read() as cursor:
+            ready_at, lease_until, sweeping, _, steady, ahead = cursor.execute(_STATE).fetchone()
+        moved = reading is not None and bool(reading.set_since(clock_reading(steady, ahead)))
+        claimable = capacity > 0 and ready_at is not None and ready_at <= due
+        if moved or claimable or sweeping or (lease_until is not None and lease_until <= at):
+            return None
+        return Turn(next_due_at=_earliest(ready_at, lease_until, sweeping))
 
     def _remember(self, request_ids: dict[RequestKey, int]) -> None:
         if len(self._request_ids) > _MOST_REMEMBERED:
