@@ -27,7 +27,7 @@ _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, 
 _FEW: Final = 32
 _INSERT_SOME: Final = tuple(
     "INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES "
-    + ", ".join(f"(?{place + 3}, ?1, 0, 0, ?2)" for place in range(number))
+    + ", ".join(["(?, ?, 0, 0, ?)"] * number)
     for number in range(_FEW + 1)
 )
 _INSERT_MANY: Final = """
@@ -39,14 +39,13 @@ FROM json_each(:matches) ORDER BY key
 """
 # Only a queue that was not ready is written to: most emits find it ready already and leave its page alone.
 _WAKE: Final = """
-UPDATE procore_hooks_queues SET ready_at = iif(paused_until > ?1, paused_until, 0)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?2)) AND enabled = 1 AND sweep_from IS NULL
-    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?1)))
+UPDATE procore_hooks_queues SET ready_at = iif(paused_until > ?, paused_until, 0)
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?)) AND enabled = 1 AND sweep_from IS NULL
+    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?)))
     AND in_flight < iif(failures > 0, 1, max_in_flight)
 """
 _WAKE_SOME: Final = tuple(
-    _WAKE.replace("SELECT value ->> 0 FROM json_each(?2)", ", ".join(f"?{place + 2}" for place in range(number)))
-    for number in range(_FEW + 1)
+    _WAKE.replace("SELECT value ->> 0 FROM json_each(?)", ", ".join("?" * number)) for number in range(_FEW + 1)
 )
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
 # before them. So whatever lies above a head is fresh, or has something fresh before it.
@@ -112,16 +111,17 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> t
     number = len(match.hook_ids)
     are_few = number <= _FEW and not match.dropping
     if are_few:
-        cursor.execute(_INSERT_SOME[number], (event_id, now, *match.hook_ids))
+        rows = [value for hook_id in match.hook_ids for value in (hook_id, event_id, now)]
+        cursor.execute(_INSERT_SOME[number], rows)
     else:
         cursor.execute(_INSERT_MANY, {"matches": match.as_json, "event": event_id, "now": now, "reason": DROPPED})
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - number + 1, last + 1))
     if are_few:
-        cursor.execute(_WAKE_SOME[number], (now, *match.hook_ids))
+        cursor.execute(_WAKE_SOME[number], (now, *match.hook_ids, now))
     else:
-        cursor.execute(_WAKE, (now, match.as_json))
+        cursor.execute(_WAKE, (now, match.as_json, now))
     for hook_id in match.dropping:
         cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})
     return ids
