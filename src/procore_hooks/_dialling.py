@@ -327,6 +327,8 @@ async def _dial(address: str, port: int) -> socket.socket:
 def _connect_problem(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused"
+    if error.errno == errno.ENOTCONN:  # it was reset before its peer could be looked at
+        return os.strerror(errno.ECONNRESET).lower()
     return os.strerror(error.errno).lower() if error.errno else describe_os_error(error)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -91,6 +93,35 @@ def test_name_is_looked_up_once_per_connection() -> None:
             assert (len(asked), seen.connections) == (1, 1)
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of a socket that was reset, Linux says that it is not connected")
+def test_reset_before_the_peer_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that resets the connection at once is told of as that, however late its address is looked at."""
+
+    class HeldUp(socket.socket):
+        def getpeername(self) -> Any:
+            poll = select.poll()
+            poll.register(self, select.POLLHUP)
+            assert poll.poll(BOUND * 1000)
+            return super().getpeername()
+
+    def reset(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    async def main(port: int) -> None:
+        async with transport_for(DestinationPolicy.local()) as transport:
+            with pytest.raises(httpx.ConnectError, match=rf"^port {port}: connection reset by peer$"):
+                await send(transport, post(f"http://127.0.0.1:{port}/"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=reset, args=(listener,))
+        thread.start()
+        monkeypatch.setattr(_dialling.socket, "socket", HeldUp)
+        asyncio.run(main(listener.getsockname()[1]))
+        thread.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux connects 0.0.0.0 to loopback")
