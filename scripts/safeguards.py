@@ -205,14 +205,14 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "kept results: what the storage could not take is brought again",
-        [("_engine.py", "for one in batch] + self._finished", "for one in batch[:0]] + self._finished")],
+        [("_engine.py", "if by else one for one in batch])", "if by else one for one in batch[:0]])")],
         "tests/dispatcher/test_trouble.py::test_results_wait_for_the_storage[sqlite]",
     ),
     (
         "cut short: a cancelled attempt is settled, and returns at once",
         [
-            ("_engine.py", "            self._finished.append(left_open(claim, now))\n", "            del now\n"),
-            ("_engine.py", "*(left_open(claim, now) for claim in unsaid)", ""),
+            ("_in_flight.py", "self._settlements.append(left_open(one.claim, now))", "del now"),
+            ("_in_flight.py", "*(left_open(one.claim, now) for one in unsaid)", ""),
         ],
         "tests/faults/test_cancellation.py",
     ),
@@ -229,7 +229,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "deadline: an attempt ends, whatever the endpoint does",
-        [("_sending.py", "min(now + self._timeouts.total, send_by)", "now + 9e9")],
+        [("_sending.py", "min(loop.time() + self._timeouts.total, send_by)", "loop.time() + 9e9")],
         "tests/dispatcher/test_answers.py::test_the_total_deadline_ends_an_attempt[sqlite]",
     ),
     (
@@ -272,9 +272,9 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         "masked: what a receiver sends back of a hook's secrets is not kept",
         [
             (
-                "_sending.py",
-                "kept_response_headers(secrets.masked_in_headers(headers))",
-                "kept_response_headers(headers)",
+                "_core/masking.py",
+                "kept_response_headers(self.masked_in_headers(raw))",
+                "kept_response_headers(raw)",
             )
         ],
         "tests/dispatcher/test_planted_secrets.py",

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-from ._core.claims import ClockReading
+from ._core.claims import CLOCK_TOLERANCE, ClockReading
 
 __all__ = ["Clock", "ClockFollower", "SystemClock"]
 
 # The two clocks are read one after the other: again, if this process was held up in between for longer.
 _CLOSE_TOGETHER: Final = 0.01
 _TRIES: Final = 10
+_SURELY_THE_SAME: Final = CLOCK_TOLERANCE.total_seconds() / 2
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 # Unlike CLOCK_MONOTONIC it goes on while the machine sleeps.
 _SINCE_START: Final = getattr(time, "CLOCK_BOOTTIME", 0)
@@ -60,16 +61,23 @@ class ClockFollower:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.reading: ClockReading | None = None
+        self._ahead = 0.0  # the same in seconds
 
     def read(self) -> tuple[datetime, timedelta]:
         """The moment it is, and by how much the clock was set since it was last read here."""
         if not isinstance(self._clock, SystemClock):
             # A clock of the app's own is what it says: a test that turns it wants the time to pass.
             return self._clock.now(), timedelta(0)
+        if self.reading is not None:
+            # The common case: no reading has to be made.
+            now = self._clock.now()
+            if abs(now.timestamp() - self._clock.elapsed() - self._ahead) < _SURELY_THE_SAME:
+                return now, timedelta(0)
         now, reading = self._clock.read()
         by = timedelta(0) if reading is None else reading.set_since(self.reading)
         if by or self.reading is None:
             self.reading = reading
+            self._ahead = 0.0 if reading is None else reading.offset.total_seconds()
         return now, by
 
     def set_since(self, earlier: ClockReading | None) -> timedelta:

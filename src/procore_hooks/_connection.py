@@ -20,6 +20,7 @@ from typing import Final, cast
 
 import httpx
 
+from ._deadlines import Deadlines
 from ._http1 import MAX_HEAD, AnswerHead, AnswerParser, RequestHead, unsendable
 
 __all__ = ["BUFFER", "AnswerBody", "Connection", "describe_os_error"]
@@ -47,13 +48,22 @@ class Connection(asyncio.BufferedProtocol):
         expires_at: by the loop's clock, while idle.
     """
 
-    def __init__(self, origin: tuple[str, str, int], generation: int, buffer: bytearray | None = None) -> None:
-        """`buffer` may be shared by connections of one event loop, if that reads into it and tells us in one go."""
+    def __init__(
+        self,
+        origin: tuple[str, str, int],
+        generation: int,
+        deadlines: Deadlines[Connection],
+        buffer: bytearray | None = None,
+    ) -> None:
+        """`deadlines` call `end_late`. `buffer` may be shared by connections of one event loop, if that reads into it
+        and tells us in one go.
+        """
         self.origin = origin
         self.generation = generation
         self._buffer = memoryview(bytearray(BUFFER) if buffer is None else buffer)
         self.expires_at = 0.0
         self._loop = asyncio.get_running_loop()
+        self._deadlines = deadlines
         self._parser = AnswerParser()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -142,8 +152,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         self._busy = True
         self._parser.begin(head.method)
-        # A timer of our own: `asyncio.timeout` costs twice as much, and nothing here needs to be cancelled.
-        timer = self._loop.call_later(seconds, self._run_late)
+        # Not `asyncio.timeout`, which costs more: nothing here needs to be cancelled.
+        self._deadlines.set(self, self._loop.time() + seconds)
         try:
             await self._send(head, body, seconds)
             if not self._unread:
@@ -154,10 +164,11 @@ class Connection(asyncio.BufferedProtocol):
         except _Late:
             raise httpx.ReadTimeout(f"no answer within {seconds:g} s of the connection") from None
         finally:
-            timer.cancel()
+            self._deadlines.clear(self)
             self._is_late = False  # it may have been just in time
 
-    def _run_late(self) -> None:
+    def end_late(self) -> None:
+        """End the wait for the answer's head."""
         self._is_late = True
         self._wake()
 
@@ -222,6 +233,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._head is None:
             self._head = self._parser.head()
         return self._head
+
+    def take_whole_body(self) -> bytes | None:
+        """All of the answer's body, if it has come and nobody has taken any; else None."""
+        return self._parser.whole_body()
 
     async def read_body(self) -> bytes | None:
         """The next raw bytes of the answer's body; None at its end. Raises httpx's errors."""
@@ -299,7 +314,20 @@ class AnswerBody(httpx.AsyncByteStream):
             raise StopAsyncIteration
         return data
 
+    def take_whole(self) -> bytes | None:
+        """All of it, if it is there already and nobody has taken any. The connection is then given back."""
+        connection = self._connection
+        body = None if connection is None else connection.take_whole_body()
+        if body is not None and connection is not None:
+            self._connection = None
+            self._give_back(connection)
+        return body
+
     async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The same at once."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()

@@ -13,19 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import httpx
 
 from ._clock import ClockFollower
 from ._core.claims import Claim, Settlement, Turn, moved_claim, moved_settlement
-from ._core.decide import Backoff, backoff_basis, decide, is_success
 from ._core.models import DrainReport, Timeouts
 from ._drain import Drain, report_between
+from ._in_flight import InFlight
 from ._notices import log_settled, notices_of
 from ._requests import RequestMaker
-from ._sending import Sender, Sent, left_open
+from ._sending import Sender, left_open
 from ._storage_thread import StorageThread
 from ._transport import GuardedTransport
 from .exceptions import StorageError
@@ -49,8 +49,6 @@ _LEASE_MARGIN: Final = timedelta(seconds=5)
 _KEPT_TO_SETTLE: Final = 1.0
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.1, 5.0
 _LOG_EVERY: Final = 60.0
-# What follows when a retry strategy raises: neither hammering nor giving up.
-_FALLBACK: Final = Backoff(wait=timedelta(minutes=1), stop=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,8 +77,6 @@ class Engine:
         self._storage = settings.registry.storage
         self._clock = ClockFollower(settings.registry.clock)
         self._lease = timedelta(seconds=settings.timeouts.total) + _LEASE_MARGIN
-        self._finished: list[Settlement] = []
-        self._running: dict[asyncio.Task[None], Claim] = {}
         self._drains: list[Drain] = []
         self._drains_lock = threading.Lock()
         self._is_at_end = False
@@ -151,9 +147,8 @@ class Engine:
         transport = settings.transport or GuardedTransport(
             registry.destinations, max_idle_per_destination=most, max_idle=max(most, _LEAST_IDLE)
         )
-        self._sender = Sender(
-            transport, settings.maker, settings.timeouts, registry.clock, settings.kept_response_bytes
-        )
+        sender = Sender(transport, settings.maker, settings.timeouts, registry.clock, settings.kept_response_bytes)
+        self._in_flight = InFlight(sender, settings.retry, self._now, self._woken)
         self._thread = StorageThread()
         try:
             unsubscribe = self._storage.subscribe(self._wake_unless_own)
@@ -187,8 +182,7 @@ class Engine:
             send_by = loop.time() + self._lease.total_seconds() - _KEPT_TO_SETTLE
             turn = await self._turn()
             if turn is not None:
-                for claim in self._in_time(turn.claims, send_by):
-                    self._running[loop.create_task(self._attempt(claim, send_by))] = claim
+                self._in_flight.begin(self._in_time(turn.claims, send_by), send_by)
                 self._answer_drains(asked, turn)
             if self._is_over(turn, stop_by):
                 return
@@ -197,8 +191,8 @@ class Engine:
     async def _turn(self) -> Turn | None:
         """One turn; None if the storage could not, after a pause that grows from time to time."""
         now = self._now()
-        batch, self._finished = self._finished, []
-        capacity = 0 if self._stopping else max(0, self._settings.max_in_flight - len(self._running))
+        batch = self._in_flight.take_settlements()
+        capacity = 0 if self._stopping else max(0, self._settings.max_in_flight - len(self._in_flight))
         reading = self._clock.reading
         future = self._begin_turn(batch, now, capacity)
         self._pending = future, batch
@@ -207,7 +201,7 @@ class Engine:
         except Exception as error:
             self._pending = None
             by = self._clock.set_since(reading)
-            self._finished = [moved_settlement(one, by) if by else one for one in batch] + self._finished
+            self._in_flight.give_back([moved_settlement(one, by) if by else one for one in batch])
             if self._horizon is not None:
                 raise
             self._log_trouble(error)
@@ -236,8 +230,7 @@ class Engine:
             _log.warning(
                 "the wall clock was set by %+.1f s: what waits goes on waiting as long as it was to", by.total_seconds()
             )
-            self._finished = [moved_settlement(one, by) for one in self._finished]
-            self._running = {task: moved_claim(claim, by) for task, claim in self._running.items()}
+            self._in_flight.move(by)
             self._horizon = self._horizon and self._horizon + by
         return now
 
@@ -312,12 +305,11 @@ class Engine:
             drain.answer(self._report)
 
     def _is_drained(self, turn: Turn, horizon: datetime) -> bool:
-        busy = self._running or self._finished
-        return not busy and (turn.next_due_at is None or turn.next_due_at > horizon)
+        return not self._in_flight.is_busy and (turn.next_due_at is None or turn.next_due_at > horizon)
 
     def _is_over(self, turn: Turn | None, stop_by: float | None) -> bool:
         if stop_by is not None:
-            return not (self._running or self._finished) or time.monotonic() >= stop_by
+            return not self._in_flight.is_busy or time.monotonic() >= stop_by
         return self._horizon is not None and turn is not None and self._is_drained(turn, self._horizon)
 
     async def _wait(self, turn: Turn | None) -> None:
@@ -333,79 +325,33 @@ class Engine:
             handle.cancel()
 
     def _time_to_wait(self, turn: Turn | None) -> float:
-        if self._finished or turn is None:
+        if self._in_flight.has_settlements or turn is None:
             return 0.0
-        has_room = not self._stopping and len(self._running) < self._settings.max_in_flight
+        has_room = not self._stopping and len(self._in_flight) < self._settings.max_in_flight
         if not has_room or turn.next_due_at is None:
             return _POLL
         if self._horizon is not None and turn.next_due_at > self._horizon:
             return _POLL
         return min(_POLL, (turn.next_due_at - self._now()).total_seconds())
 
-    async def _attempt(self, claim: Claim, send_by: float) -> None:
-        """Make the attempt, over by `send_by` of the loop's clock, while nobody else can have claimed it."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        try:
-            sent = await self._sender.send(claim, send_by)
-            now = self._now()
-            self._finished.append(self._decide(self._running.get(task, claim), sent, now))
-        except Exception:
-            # A mistake of ours. Its lease says when it is tried again: at once would be over and over.
-            _log.exception("delivery %d: what came of attempt %d is not known", claim.delivery_id, claim.number)
-        except BaseException:
-            now = self._now()  # not below: the list is another one if the clock was set
-            self._finished.append(left_open(claim, now))
-            raise
-        finally:
-            self._running.pop(task, None)
-            self._woken.set()
-
-    def _decide(self, claim: Claim, sent: Sent, now: datetime) -> Settlement:
-        policy = self._settings.retry
-        backoff = _FALLBACK
-        if not is_success(sent.answer):
-            number, since = backoff_basis(claim, policy.on_failure, sent.attempt.started_at, now)
-            try:
-                backoff = policy.backoff(number, since, now, sent.answer.status)
-            except Exception:
-                _log.exception("the retry policy raised; trying again in %s", _FALLBACK.wait)
-        return decide(
-            claim,
-            sent.attempt,
-            sent.answer,
-            backoff=backoff,
-            mode=policy.on_failure,
-            max_retry_after=policy.max_retry_after,
-            now=now,
-        )
-
     async def _cut_short(self) -> None:
         """End what is still in flight, and store what came of it as far as that can be done now."""
-        claims = list(self._running.values())
-        tasks = list(self._running)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        batch = await self._in_flight.cut_short()
         if self._pending is not None:
             # Cancelled in the middle of a turn: what it claimed is ours all the same.
-            future, batch = self._pending
+            future, settled = self._pending
             try:
                 turn = await future
             except Exception:
-                self._finished = batch + self._finished
+                batch = settled + batch
             else:
                 self._account(turn)
-                claims += turn.claims
-        # A task that was cancelled before its first step has left nothing.
-        over = {(one.claim.delivery_id, one.claim.number) for one in self._finished}
-        unsaid = [claim for claim in claims if (claim.delivery_id, claim.number) not in over]
-        now = self._now()
-        batch = [*self._finished, *(left_open(claim, now) for claim in unsaid)]
+                now = self._now()
+                batch += (left_open(claim, now) for claim in turn.claims)
         if not batch:
             return
         try:
-            self._account(await self._begin_turn(batch, now, 0))
+            self._account(await self._begin_turn(batch, self._now(), 0))
         except Exception as error:
             # Their leases run out, and another dispatcher goes on with them.
             self._log_trouble(error)

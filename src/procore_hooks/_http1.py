@@ -44,7 +44,7 @@ _PLAIN_HEADER: Final = re.compile(rb"([^:]+): ?([^\r]+)\r\n")
 _NOT_PLAIN: Final = frozenset({b"transfer-encoding", b"proxy-connection", b"upgrade", b"trailer"})
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class RequestHead:
     """The head of a request as it goes out, with the empty line that ends it.
 
@@ -176,6 +176,13 @@ class AnswerParser:
             else:
                 raise httpx.RemoteProtocolError("the receiver closed the connection without an answer")
         return self._head
+
+    def whole_body(self) -> bytes | None:
+        """All of its body, if it came as a whole and none of it was taken yet."""
+        if self._is_read_by_h11:
+            return None
+        body, self._plain_body = self._plain_body, None
+        return body
 
     def body(self) -> bytes | None:
         """Some of its body; empty if there is nothing yet, None at its end."""

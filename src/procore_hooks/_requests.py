@@ -29,60 +29,14 @@ _SIGNED_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _MOST_REMEMBERED: Final = 10_000
 
 
-@attrs.frozen(kw_only=True)
-class PreparedRequest:
-    """A request, and what the history keeps of it.
-
-    Attributes:
-        destination: where it goes, as judged.
-        head: what our own transport sends before the body.
-        url: with its query masked.
-        headers: lower-case names, credentials masked.
-        is_built_in: whether its format is.
-        secrets: what the history must not hold, whoever quotes it.
-        own_headers, signed_headers: the headers of `head`, less the length.
-    """
-
-    destination: Destination
-    head: RequestHead
-    body: bytes
-    url: str
-    headers: FrozenDict[str, str]
-    is_built_in: bool
-    secrets: SecretsOfHook
-    own_headers: tuple[tuple[str, str], ...]
-    signed_headers: dict[str, str]
-
-    @property
-    def stored_body(self) -> bytes:
-        """Empty for a built-in format, whose body follows from the event."""
-        return b"" if self.is_built_in else self.body
-
-    def as_httpx(self, timeouts: Timeouts) -> httpx.Request:
-        """The same for another transport of httpx's. Raises `InvalidHeader` for what no header may hold."""
-        seconds = {
-            "connect": timeouts.connect,
-            "read": timeouts.response,
-            "write": timeouts.total,
-            "pool": timeouts.connect,
-        }
-        request = httpx.Request(
-            "POST",
-            self.destination.url,
-            headers=[*self.own_headers, *self.signed_headers.items()],
-            content=self.body,
-            extensions={"timeout": seconds},
-        )
-        check_sent_headers(request.headers.raw)
-        return request
-
-
 @attrs.frozen
 class _Prepared:
     """What stays the same from one attempt of a hook to the next.
 
     Attributes:
         older_secrets: how many that were rotated away sign too. They end one by one, so the number says which.
+        shown_url, shown_headers: as `PreparedRequest` has them.
+        headers: those of the request that are not of the event.
         head: the beginning of the request's head.
     """
 
@@ -95,6 +49,64 @@ class _Prepared:
     head: bytes
     signer: Signer
     secrets: SecretsOfHook
+
+
+@attrs.define(eq=False)
+class PreparedRequest:
+    """A request, and what the history keeps of it.
+
+    Attributes:
+        head: what our own transport sends before the body.
+        signed_headers: those that sign it.
+    """
+
+    _prepared: _Prepared
+    head: RequestHead
+    body: bytes
+    signed_headers: dict[str, str]
+
+    @property
+    def destination(self) -> Destination:
+        """Where it goes, as judged."""
+        return self._prepared.destination
+
+    @property
+    def secrets(self) -> SecretsOfHook:
+        """What the history must not hold, whoever quotes it."""
+        return self._prepared.secrets
+
+    @property
+    def url(self) -> str:
+        """With its query masked."""
+        return self._prepared.shown_url
+
+    @property
+    def headers(self) -> FrozenDict[str, str]:
+        """Lower-case names, credentials masked."""
+        return FrozenDict(self._prepared.shown_headers, **self.signed_headers)
+
+    @property
+    def stored_body(self) -> bytes:
+        """Empty for a built-in format, whose body follows from the event."""
+        return b"" if self._prepared.hook.payload_version in BUILT_IN else self.body
+
+    def as_httpx(self, timeouts: Timeouts) -> httpx.Request:
+        """The same for another transport of httpx's. Raises `InvalidHeader` for what no header may hold."""
+        seconds = {
+            "connect": timeouts.connect,
+            "read": timeouts.response,
+            "write": timeouts.total,
+            "pool": timeouts.connect,
+        }
+        request = httpx.Request(
+            "POST",
+            self.destination.url,
+            headers=[*self._prepared.headers, *self.signed_headers.items()],
+            content=self.body,
+            extensions={"timeout": seconds},
+        )
+        check_sent_headers(request.headers.raw)
+        return request
 
 
 class RequestMaker:
@@ -127,17 +139,8 @@ class RequestMaker:
             f"content-length: {len(body)}\r\nwebhook-id: {event.ulid}\r\nwebhook-timestamp: {timestamp}\r\n"
             f"webhook-signature: {signature}\r\n\r\n"
         )
-        return PreparedRequest(
-            destination=prepared.destination,
-            head=RequestHead(b"POST", prepared.head + lines.encode("ascii"), len(body)),
-            body=body,
-            url=prepared.shown_url,
-            headers=FrozenDict(prepared.shown_headers | signed),
-            is_built_in=hook.payload_version in BUILT_IN,
-            secrets=prepared.secrets,
-            own_headers=prepared.headers,
-            signed_headers=signed,
-        )
+        head = RequestHead(b"POST", prepared.head + lines.encode("ascii"), len(body))
+        return PreparedRequest(prepared, head, body, signed)
 
     def _prepare(self, hook: Hook, now: datetime) -> _Prepared:
         still_signing = [one.secret for one in hook.previous_secrets if one.expires_at > now]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -15,7 +16,7 @@ from ._clock import Clock
 from ._core.claims import Claim, Settlement
 from ._core.decide import Answer, is_success
 from ._core.frozen import FrozenDict
-from ._core.headers import kept_response_headers, masked_headers
+from ._core.headers import masked_headers
 from ._core.masking import SecretsOfHook
 from ._core.models import Attempt, Timeouts, masked_url
 from ._core.states import OUTCOMES, after
@@ -23,7 +24,7 @@ from ._requests import PreparedRequest, RequestMaker
 from ._transport import GuardedTransport
 from .exceptions import InvalidDestination, InvalidHeader, ProcoreHooksError
 
-__all__ = ["MOST_READ", "Sender", "Sent", "left_open"]
+__all__ = ["MOST_READ", "Sender", "Underway", "left_open"]
 
 _CUT_SHORT: Final = "cut short: the dispatcher stopped before an answer came"
 # A body is read up to here, so that the connection can be used again. Less than that is kept.
@@ -33,28 +34,38 @@ _LONGEST_ERROR: Final = 500
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-@attrs.frozen(kw_only=True)
-class Sent:
-    """An attempt, whose outcome is still to be decided, and what came of it."""
+@attrs.define(eq=False)
+class Underway:
+    """An attempt from its claim to its end; filled while it goes on, since it may stop at any point.
 
-    attempt: Attempt
-    answer: Answer
+    Attributes:
+        started_at: when it was prepared; the moment of the claim until then.
+        request: None until it is prepared, and if that failed; `error` then says why.
+        deadline: when it has to be over, by the loop's clock.
+        is_late: whether it was cancelled because that has passed.
+        headers, body: as they came, with whatever secrets they hold.
+        error: what went wrong, in words, without the hook's secrets.
+        completed_at: None until it is over.
+    """
 
-
-@attrs.define
-class _Received:
-    """What has come so far; filled while it comes, since it may stop coming."""
-
+    claim: Claim
+    started_at: datetime
+    is_prepared: bool = False
+    request: PreparedRequest | None = None
+    deadline: float = math.inf
+    is_late: bool = False
     status: int | None = None
-    headers: FrozenDict[str, str] = attrs.field(factory=FrozenDict)
+    headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytearray = attrs.field(factory=bytearray)
+    error: str | None = None
+    completed_at: datetime | None = None
 
-    def take_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], secrets: SecretsOfHook) -> None:
+    def take_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Take the head of the answer. Raises `httpx.RemoteProtocolError` for a status that is none."""
         if not 100 <= status <= 999:
             raise httpx.RemoteProtocolError("the answer's status is not a number of three digits")
         self.status = status
-        self.headers = kept_response_headers(secrets.masked_in_headers(headers))
+        self.headers = headers
 
     def take(self, chunk: bytes) -> bool:
         """Take more of the body. False if that is enough."""
@@ -64,6 +75,8 @@ class _Received:
 
 class Sender:
     """Sends claimed deliveries through a transport.
+
+    What needs no waiting is apart from what does, so that it can be done for many attempts together.
 
     `kept_response_bytes` is how much of the body of an answer is kept.
     """
@@ -82,98 +95,118 @@ class Sender:
         self._clock = clock
         self._kept_bytes = kept_response_bytes
 
-    async def send(self, claim: Claim, send_by: float) -> Sent:
-        """Make one attempt, within the total deadline and over by `send_by` of the loop's clock.
+    def prepare(self, attempts: Iterable[Underway], send_by: float) -> None:
+        """Make their requests. They are to be over within the total deadline, and by `send_by` of the loop's clock."""
+        loop = asyncio.get_running_loop()
+        now = self._clock.now()
+        for one in attempts:
+            if one.is_prepared:
+                continue
+            one.started_at = now
+            try:
+                one.request = self._maker.request(one.claim.hook, one.claim.event, now)
+            except Exception as error:
+                one.error = _tidy(_unprepared(one.claim, error), SecretsOfHook(one.claim.hook))
+            one.deadline = min(loop.time() + self._timeouts.total, send_by)
+            one.is_prepared = True
 
-        Raises only what ends the task or the process.
+    async def send(self, one: Underway) -> None:
+        """Send the request of a prepared attempt, and take what comes.
+
+        Raises only what ends the task or the process. The task is to be cancelled at the deadline, once `is_late` is
+        set.
         """
-        started_at = self._clock.now()
-        received = _Received()
-        try:
-            prepared = self._maker.request(claim.hook, claim.event, started_at)
-        except Exception as error:
-            text = _tidy(_unprepared(claim, error), SecretsOfHook(claim.hook))
-            return self._sent(claim, None, started_at, received, text)
-        error_text = None
-        now = asyncio.get_running_loop().time()
-        deadline = asyncio.timeout_at(min(now + self._timeouts.total, send_by))
-        try:
-            async with deadline:
-                await self._exchange(prepared, received)
-        except BaseException as error:
-            # A cancellation that nobody asked for is the transport's own, as is a group that holds one.
-            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit) and not _is_its_own(error):
-                raise
-            if isinstance(error, TimeoutError) and deadline.expired():
-                what = "no answer came" if received.status is None else "the answer did not end"
-                error_text = f"{what} within {self._timeouts.total:g} s"
-            else:
-                error_text = _tidy(_in_words(error), prepared.secrets)
-        return self._sent(claim, prepared, started_at, received, error_text)
-
-    async def _exchange(self, prepared: PreparedRequest, received: _Received) -> None:
-        if type(self._transport) is GuardedTransport:  # a subclass may do things of its own
-            await self._exchange_bytes(self._transport, prepared, received)
+        if one.request is None:
             return
-        response = await self._transport.handle_async_request(prepared.as_httpx(self._timeouts))
         try:
-            received.take_head(response.status_code, response.headers.raw, prepared.secrets)
-            if response.is_stream_consumed:  # a mock that was made with its content
-                received.take(response.content)
-                return
-            async for chunk in response.aiter_raw():
-                if not received.take(chunk):
-                    return
-        finally:
-            await response.aclose()
+            await self._exchange(one.request, one)
+        except BaseException as error:
+            one.error = self._what_ended(error, one, one.request.secrets)
+        # It may have to wait for the storage. One byte more tells that there was more.
+        if len(one.body) > self._kept_bytes:
+            del one.body[one.request.secrets.looked_at(self._kept_bytes) + 1 :]
 
-    async def _exchange_bytes(
-        self, transport: GuardedTransport, prepared: PreparedRequest, received: _Received
-    ) -> None:
-        """The same by our own transport, without the requests and responses of httpx, which cost a third of it all."""
+    def _what_ended(self, error: BaseException, one: Underway, secrets: SecretsOfHook) -> str:
+        """What ended an exchange, in words. Raises it if it is to end the task or the process."""
+        task = asyncio.current_task()
+        is_cancellation = isinstance(error, asyncio.CancelledError)
+        if (
+            one.is_late
+            and task is not None
+            and (isinstance(error, TimeoutError) or (is_cancellation and not task.uncancel()))
+        ):
+            what = "no answer came" if one.status is None else "the answer did not end"
+            return f"{what} within {self._timeouts.total:g} s"
+        # A cancellation that nobody asked for is the transport's own, as is a group that holds one.
+        is_own = is_cancellation and task is not None and not task.cancelling()
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit) and not is_own:
+            raise error
+        return _tidy(_in_words(error), secrets)
+
+    async def _exchange(self, request: PreparedRequest, one: Underway) -> None:
+        transport = self._transport
+        if type(transport) is not GuardedTransport:  # a subclass may do things of its own
+            await self._exchange_by_httpx(transport, request, one)
+            return
+        # Without the requests and responses of httpx, which cost a third of it all.
         head, body = await transport.send(
-            prepared.destination,
-            prepared.head,
-            prepared.body,
+            request.destination,
+            request.head,
+            request.body,
             connect=self._timeouts.connect,
             response=self._timeouts.response,
         )
         try:
-            received.take_head(head.status, head.headers, prepared.secrets)
+            one.take_head(head.status, head.headers)
+            whole = body.take_whole()
+            if whole is not None:
+                one.take(whole)
+                return
             async for chunk in body:
-                if not received.take(chunk):
+                if not one.take(chunk):
                     return
         finally:
-            await body.aclose()
+            body.close()
 
-    def _sent(
-        self,
-        claim: Claim,
-        prepared: PreparedRequest | None,
-        started_at: datetime,
-        received: _Received,
-        error: str | None,
-    ) -> Sent:
-        hook, body = claim.hook, bytes(received.body)
-        if prepared is not None:
-            is_cut = error is not None or len(body) >= MOST_READ
-            body = prepared.secrets.masked_in_answer(body, self._kept_bytes, is_cut=is_cut)
-        answer = Answer(status=received.status, headers=received.headers, error=error)
+    async def _exchange_by_httpx(
+        self, transport: httpx.AsyncBaseTransport, request: PreparedRequest, one: Underway
+    ) -> None:
+        response = await transport.handle_async_request(request.as_httpx(self._timeouts))
+        try:
+            one.take_head(response.status_code, response.headers.raw)
+            if response.is_stream_consumed:  # a mock that was made with its content
+                one.take(response.content)
+                return
+            async for chunk in response.aiter_raw():
+                if not one.take(chunk):
+                    return
+        finally:
+            await response.aclose()
+
+    def outcome(self, one: Underway) -> tuple[Attempt, Answer]:
+        """What the history keeps of an attempt that is over, its outcome still to be decided, and what to decide by."""
+        hook, request = one.claim.hook, one.request
+        headers, body = FrozenDict[str, str](), b""
+        if request is not None:
+            headers = request.secrets.kept_headers(one.headers)
+            is_cut = one.error is not None or len(one.body) >= MOST_READ
+            body = request.secrets.masked_in_answer(bytes(one.body), self._kept_bytes, is_cut=is_cut)
+        answer = Answer(status=one.status, headers=headers, error=one.error)
         attempt = Attempt(
-            number=claim.number,
+            number=one.claim.number,
             # What nearly all are decided to be: one more attempt need not be made of it then.
             outcome=OUTCOMES["accepted"] if is_success(answer) else "unknown",
-            request_url=masked_url(hook.destination_url) if prepared is None else prepared.url,
-            request_headers=masked_headers(hook.destination_headers) if prepared is None else prepared.headers,
-            request_body=b"" if prepared is None else prepared.stored_body,
-            response_status=received.status,
-            response_headers=received.headers,
+            request_url=masked_url(hook.destination_url) if request is None else request.url,
+            request_headers=masked_headers(hook.destination_headers) if request is None else request.headers,
+            request_body=b"" if request is None else request.stored_body,
+            response_status=one.status,
+            response_headers=headers,
             response_body=body,
-            response_error=error,
-            started_at=started_at,
-            completed_at=self._clock.now(),
+            response_error=one.error,
+            started_at=one.started_at,
+            completed_at=one.completed_at,
         )
-        return Sent(attempt=attempt, answer=answer)
+        return attempt, answer
 
 
 def left_open(claim: Claim, now: datetime) -> Settlement:
@@ -188,12 +221,6 @@ def left_open(claim: Claim, now: datetime) -> Settlement:
         completed_at=now,
     )
     return Settlement(claim=claim, attempt=attempt, status=after("enqueued", "left_open"))
-
-
-def _is_its_own(error: BaseException) -> bool:
-    """Whether `error` is a cancellation that the transport let escape, while nobody has cancelled this task."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
 def _unprepared(claim: Claim, error: Exception) -> str:

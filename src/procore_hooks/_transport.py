@@ -21,6 +21,7 @@ import httpx
 
 from ._connection import BUFFER, AnswerBody, Connection
 from ._core.destinations import Destination, DestinationPolicy
+from ._deadlines import Deadlines
 from ._dialling import Dialler
 from ._http1 import AnswerHead, RequestHead, request_head, unsendable
 from .exceptions import InvalidInput
@@ -68,6 +69,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._idle = _IdleConnections(idle_seconds, max_idle_per_destination, max_idle)
         # Shared by all connections. Windows' loop reads into it in the background, so there each has its own.
         self._buffer = None if sys.platform == "win32" else bytearray(BUFFER)
+        self._deadlines: Deadlines[Connection] | None = None
         self._checked: dict[tuple[bytes, bytes, int | None], Destination] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -109,8 +111,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         connection = self._idle.take(origin)
         if connection is None:
             generation = self._idle.generation
+            deadlines = self._deadlines_of(asyncio.get_running_loop())
             connection = await self._dialler.connect(
-                destination, lambda: Connection(origin, generation, self._buffer), connect
+                destination, lambda: Connection(origin, generation, deadlines, self._buffer), connect
             )
         try:
             return await connection.exchange(head, body, response), AnswerBody(connection, self._idle.give)
@@ -126,6 +129,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._idle.enter(asyncio.get_running_loop())
         self._idle.clear()
         await asyncio.sleep(0)  # asyncio closes the sockets in the loop's next turn
+
+    def _deadlines_of(self, loop: asyncio.AbstractEventLoop) -> Deadlines[Connection]:
+        if self._deadlines is None or self._deadlines.loop is not loop:
+            self._deadlines = Deadlines(loop, Connection.end_late)
+        return self._deadlines
 
     def _destination(self, url: httpx.URL) -> Destination:
         """Scheme, host and port of `url`, checked by the policy; checked once for each."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from tenacity import stop_after_delay, wait_fixed
 
 from procore_hooks import DestinationPolicy, Dispatcher, DrainReport, HookRegistry, RetryPolicy, Storage, StorageBusy
 from procore_hooks._clock import SystemClock
+from procore_hooks._core.claims import Settlement
 from procore_hooks.testing import ScriptedEndpoint
 
 from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
@@ -114,6 +116,41 @@ def test_an_attempt_under_way_keeps_its_lease(settable: HookRegistry, clock: Set
     after = settable.hooks.get(hook.id)
     assert (after.failing_since, after.paused_until) == (clock.now(), clock.now() + HOUR)
     assert [attempt.outcome for attempt in settable.deliveries.get(sent).attempts] == ["retried"]
+
+
+@set_by
+def test_an_attempt_that_is_over_waits_for_its_turn(
+    settable: HookRegistry, clock: SettableClock, by: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that is not decided yet when the clock is set pauses the hook from the moment at which it came."""
+    hook = hook_for(settable, max_in_flight=2)
+    turn, may_return = settable.storage.turn, threading.Event()
+
+    def slow_turn(settlements: Sequence[Settlement], **keywords: Any) -> Any:
+        done = turn(settlements, **keywords)
+        if settlements:
+            assert may_return.wait(BOUND)
+        return done
+
+    held = HeldEndpoint()
+    monkeypatch.setattr(settable.storage, "turn", slow_turn)
+    with Dispatcher(settable, transport=held, retry=HALF_A_DAY) as dispatcher:
+        emit(settable)
+        emit(settable)
+        held.wait_for(2)
+        engine = dispatcher._engine
+        assert engine is not None
+        held.answer(0)
+        wait_until(lambda: len(engine._in_flight) == 1 and not engine._in_flight.has_settlements)
+        held.answer(1, 500)
+        wait_until(lambda: engine._in_flight.has_settlements)
+        clock.let_pass(10 * MINUTE)
+        clock.set_by(by)
+        may_return.set()
+        dispatcher.drain(BOUND)
+    after = settable.hooks.get(hook.id)
+    assert after.failing_since == clock.now() - 10 * MINUTE
+    assert after.paused_until == clock.now() + HOUR - 10 * MINUTE
 
 
 def test_a_run_of_failures_goes_on(settable: HookRegistry, clock: SettableClock) -> None:

@@ -210,7 +210,7 @@ def test_a_mistake_of_our_own_does_not_hammer_the_endpoint(
     sent = emit(by_hand)
     endpoint = ScriptedEndpoint()
     with monkeypatch.context() as patch:
-        patch.setattr("procore_hooks._engine.decide", lambda *_, **__: 1 / 0)
+        patch.setattr("procore_hooks._in_flight.decide", lambda *_, **__: 1 / 0)
         report = Dispatcher(by_hand, transport=endpoint).drain(BOUND)
     assert (len(endpoint.requests), report.next_due_at) == (1, clock.now() + timedelta(seconds=15))
     assert f"delivery {sent}: what came of attempt 1 is not known" in caplog.text

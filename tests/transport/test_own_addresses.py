@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from procore_hooks import _dialling
-from procore_hooks._connection import Connection
 from procore_hooks._core.destinations import DestinationPolicy
 from procore_hooks._dialling import Dialler, is_own_address
 from procore_hooks.exceptions import InvalidDestination
@@ -51,7 +50,7 @@ def connect(
     monkeypatch.setattr(_dialling, "_dial_first", dial)
     dialler = Dialler(policy, None, is_own)
     try:
-        asyncio.run(dialler.connect(policy.check(url), lambda: Connection(("", "", 0), 0), 5))
+        asyncio.run(dialler.connect(policy.check(url), asyncio.Protocol, 5))
     except (Dialled, InvalidDestination, httpx.ConnectError) as error:
         return asked, error
     raise AssertionError("nothing was raised")

@@ -184,6 +184,32 @@ def test_headers_of_answers_are_masked() -> None:
     assert secrets.masked_in_headers([]) == []
 
 
+def test_kept_headers_are_of_the_answer_at_hand() -> None:
+    """Answers with the same headers share what is kept of them; any other answer's are its own, and masked as ever."""
+    secrets = SecretsOfHook(hook(headers={"X-Token": TOKEN}))
+    first = [(b"Server", b"nginx"), (b"Date", b"Tue, 24 Nov 2026 10:00:00 GMT")]
+    kept = secrets.kept_headers(first)
+    assert kept == {"server": "nginx", "date": "Tue, 24 Nov 2026 10:00:00 GMT"}
+    assert secrets.kept_headers(list(first)) is kept
+    later = [*first[:1], (b"Date", b"Tue, 24 Nov 2026 10:00:01 GMT")]
+    assert secrets.kept_headers(later)["date"].endswith("01 GMT")
+    assert secrets.kept_headers([(b"X-Echo", TOKEN.encode())]) == {"x-echo": MASK}
+    assert secrets.kept_headers([(b"X-Echo", TOKEN.encode())]) == {"x-echo": MASK}
+    assert secrets.kept_headers(first) == kept
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [[(b"X-Much", b"m" * 300)], [(b"X-" + b"n" * 300, b"1")], [(b"X-%d" % number, b"1") for number in range(21)]],
+    ids=["value", "name", "number"],
+)
+def test_headers_that_are_much_are_not_remembered(raw: list[tuple[bytes, bytes]]) -> None:
+    """What one receiver's answer is made of does not stay in memory, with thousands of others, once it is stored."""
+    secrets = SecretsOfHook(hook())
+    secrets.kept_headers(raw)
+    assert secrets._last_headers is None
+
+
 # Where an answer is cut
 
 BODY = st.text(string.ascii_lowercase + " .", max_size=40).map(str.encode)

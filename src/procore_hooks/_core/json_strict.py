@@ -25,6 +25,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import cache
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -47,6 +48,9 @@ _LARGE = 2**64
 _SMALLEST = -(2**63)
 # What `_as_text` makes text of, and the encoder through it.
 _AS_TEXT = frozenset({datetime, date, time, UUID, Decimal})
+
+# A text as JSON: what the encoder uses for texts. It may still hold lone surrogates, which no encoder of UTF-8 takes.
+quoted: Callable[[str], str] = encode_basestring
 
 # A place within the value: its parent's place and the key or index there. Only an error makes text of it.
 _Place = tuple["_Place | None", "str | int"]
@@ -179,11 +183,6 @@ def _as_text(value: object) -> str | None:
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_as_text
 ).encode
-
-
-def quoted(text: str) -> str:
-    """`text` as JSON. It may still hold lone surrogates, which no encoder of UTF-8 takes."""
-    return _encode(text)
 
 
 def _encode_plain(value: object) -> bytes:

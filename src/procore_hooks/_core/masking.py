@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Final
 from urllib.parse import quote, unquote
 
+from .frozen import FrozenDict
+from .headers import kept_response_headers
 from .models import Hook
 from .secret import MASK
 
@@ -35,6 +37,9 @@ _SHORTEST_IN_ANSWER: Final = 8
 _MOST_PARTS: Final = 8
 _MOST_SOUGHT: Final = 200
 _MOST_TRIED: Final = 64
+# Of each hook: headers of an answer, and bytes of one.
+_MOST_REMEMBERED: Final = 20
+_LONGEST_REMEMBERED: Final = 200
 _STARS: Final = MASK.encode("ascii")
 # What is written the same in every spelling.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9]+", re.ASCII)
@@ -52,7 +57,7 @@ class SecretsOfHook:
     an error the path of the URL is one more: it ends up in logs, and many a path holds a token.
     """
 
-    __slots__ = ("_in_answers", "_in_errors")
+    __slots__ = ("_in_answers", "_in_errors", "_last_headers")
 
     def __init__(self, hook: Hook, sent_url: str | None = None) -> None:
         """`sent_url` is the hook's URL as it was sent, where that is another spelling."""
@@ -70,6 +75,7 @@ class SecretsOfHook:
         segments = {spelling for path in paths for one in path.split("/") for spelling in (one, unquote(one))}
         in_errors = {*credentials, *others, *paths, *filter(_may_be_secret, segments)}
         self._in_errors = _Sought(in_errors, _SHORTEST_IN_ERROR)
+        self._last_headers: tuple[Sequence[tuple[bytes, bytes]], FrozenDict[str, str]] | None = None
         self._in_answers = _Sought({*credentials, *filter(_may_be_secret, others)}, _SHORTEST_IN_ANSWER)
 
     def masked_in_error(self, text: str) -> str:
@@ -80,13 +86,17 @@ class SecretsOfHook:
         """What quotes an answer, without those of at least eight characters."""
         return self._in_answers.masked(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
+    def looked_at(self, most: int) -> int:
+        """How much of an answer is looked at to tell what its first `most` bytes are to be."""
+        return most + self._in_answers.longest
+
     def masked_in_answer(self, body: bytes, most: int, *, is_cut: bool) -> bytes:
         """The first `most` bytes of what came back, without those of at least eight characters.
 
         `is_cut` says that more was to come, so that the end may be in the middle of one: eight bytes or more of its
         beginning are masked there too.
         """
-        looked_at = body[: most + self._in_answers.longest]
+        looked_at = body[: self.looked_at(most)]
         if is_cut or len(looked_at) < len(body):
             looked_at = self._in_answers.without_begun(looked_at)
         return self._in_answers.masked(looked_at)[:most]
@@ -97,6 +107,21 @@ class SecretsOfHook:
             return raw
         masked = self._in_answers.masked
         return [(masked(name), masked(value)) for name, value in raw]
+
+    def kept_headers(self, raw: Sequence[tuple[bytes, bytes]]) -> FrozenDict[str, str]:
+        """The headers of an answer as the history keeps them, without those.
+
+        Within a second a receiver's answers mostly have the same ones, so the last are remembered.
+        """
+        last = self._last_headers
+        if last is not None and last[0] == raw:
+            return last[1]
+        kept = kept_response_headers(self.masked_in_headers(raw))
+        is_small = len(raw) <= _MOST_REMEMBERED and all(
+            len(name) + len(value) <= _LONGEST_REMEMBERED for name, value in raw
+        )
+        self._last_headers = (raw, kept) if is_small else None
+        return kept
 
 
 class _Sought:

@@ -48,12 +48,26 @@ def _json(value: object) -> bytes:
     return serialise(value, field="event", max_bytes=MAX_BYTES)
 
 
-def _texts(fields: Mapping[str, str]) -> bytes:
-    """The same bytes as `_json` of these plain names and texts, in half the time: it is made for every attempt."""
-    try:
-        return ("{" + ",".join([f'"{name}":{quoted(text)}' for name, text in fields.items()]) + "}").encode()
-    except UnicodeEncodeError:
-        return _json(fields)  # which says what is wrong
+class _Texts:
+    """Makes an object of plain names and texts: the bytes of `_json`, in a third of the time. Every attempt has one."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._template = "{" + ",".join([f'"{name}":%s' for name in names]) + "}"
+
+    def filled(self, *texts: str) -> bytes:
+        """The object whose names have these `texts`, in the order of the names."""
+        try:
+            return (self._template % tuple(map(quoted, texts))).encode()
+        except UnicodeEncodeError:
+            return _json(dict(zip(self._names, texts, strict=True)))  # which says what is wrong
+
+
+_V4_HEAD = _Texts(
+    *("id", "timestamp", "reason", "company_id", "project_id", "user_id", "resource_type", "resource_id"),
+    "payload_version",
+)
+_STANDARD_HEAD = _Texts("type", "timestamp")
 
 
 def _thin(event: Event, api_version: str) -> dict[str, Any]:
@@ -95,18 +109,18 @@ def _v3(event: Event) -> bytes:
 
 
 def _v4(event: Event) -> bytes:
-    body = {
-        "id": event.ulid,
-        "timestamp": timestamp(event.occurred_at),
-        "reason": event.action,
-        "company_id": _text(event.company_id),
-        "project_id": _text(event.project_id),
-        "user_id": _text(event.user_id),
-        "resource_type": event.resource,
-        "resource_id": _text(event.resource_id),
-        "payload_version": "v4.0",
-    }
-    parts = [_texts(body)[:-1]]
+    head = _V4_HEAD.filled(
+        event.ulid,
+        timestamp(event.occurred_at),
+        event.action,
+        _text(event.company_id),
+        _text(event.project_id),
+        _text(event.user_id),
+        event.resource,
+        _text(event.resource_id),
+        "v4.0",
+    )
+    parts = [head[:-1]]
     if event.payload_json != _NO_PAYLOAD:
         parts += b',"data":', event.payload_json
     if event.metadata:
@@ -122,7 +136,7 @@ def _v4(event: Event) -> bytes:
 
 
 def _standard(event: Event) -> bytes:
-    head = _texts({"type": f"{event.resource}.{event.action}", "timestamp": timestamp(event.occurred_at)})
+    head = _STANDARD_HEAD.filled(f"{event.resource}.{event.action}", timestamp(event.occurred_at))
     data = b"{}" if event.payload_json == _NO_PAYLOAD else event.payload_json
     return b'%b,"data":%b}' % (head[:-1], data)
 

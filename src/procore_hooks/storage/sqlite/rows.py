@@ -48,6 +48,7 @@ _DERIVED_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature
 compact_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 HeaderItems = tuple[tuple[str, str], ...]
 
+_NOTHING: Final = FrozenDict[str, Any]()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -170,7 +171,7 @@ def event_from_row(row: Sequence[Any]) -> Event:
         user_id=row[7],
         occurred_at=moment(row[8]),
         payload_json=row[9],
-        metadata=freeze(json.loads(row[10])) if row[10] else FrozenDict(),
+        metadata=freeze(json.loads(row[10])) if row[10] else _NOTHING,
         related_resources=freeze(json.loads(row[11])) if row[11] else (),
     )
 

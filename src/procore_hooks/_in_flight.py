@@ -1,0 +1,155 @@
+"""What a dispatcher has in flight: a task for each attempt, its deadline, and the settlements that come of them.
+
+Requests are made some at a time, and attempts that are over are decided together, when their settlements are wanted.
+Doing these things one by one, between the system calls of sending, takes more than twice as long: each time caches and
+predictions of the processor begin anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from ._core.claims import Claim, Settlement, moved_claim, moved_settlement
+from ._core.decide import Backoff, backoff_basis, decide, is_success
+from ._deadlines import Deadlines
+from ._sending import Sender, Underway, left_open
+from .retry import RetryPolicy
+
+__all__ = ["InFlight"]
+
+_log = logging.getLogger("procore_hooks")
+
+# How many are prepared together. More saves little, and keeps the first of them waiting.
+_TOGETHER: Final = 32
+# What follows when a retry strategy raises: neither hammering nor giving up.
+_FALLBACK: Final = Backoff(wait=timedelta(minutes=1), stop=False)
+
+
+class InFlight:
+    """The attempts of one event loop that are under way, or over and not settled yet.
+
+    Args:
+        now: tells the time, and calls `move` first if the clock was set.
+        woken: set whenever an attempt is over.
+    """
+
+    def __init__(self, sender: Sender, retry: RetryPolicy, now: Callable[[], datetime], woken: asyncio.Event) -> None:
+        self._sender = sender
+        self._retry = retry
+        self._now = now
+        self._woken = woken
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[Underway, asyncio.Task[None]] = {}
+        self._over: deque[Underway] = deque()
+        self._settlements: list[Settlement] = []
+        self._deadlines = Deadlines(self._loop, self._cancel_late)
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._running)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything here."""
+        return bool(self._running) or self.has_settlements
+
+    @property
+    def has_settlements(self) -> bool:
+        """Whether some are over."""
+        return bool(self._over or self._settlements)
+
+    def begin(self, claims: Sequence[Claim], send_by: float) -> None:
+        """Make the attempts, over by `send_by` of the loop's clock, while nobody else can have claimed them."""
+        for start in range(0, len(claims), _TOGETHER):
+            together = [Underway(claim, claim.claimed_at) for claim in claims[start : start + _TOGETHER]]
+            for one in together:
+                # Not the loop's `create_task`: by the host's own factory a task may run before it is known here.
+                self._running[one] = asyncio.Task(self._attempt(one, together, send_by), loop=self._loop)
+
+    def take_settlements(self) -> list[Settlement]:
+        """The settlements of all that are over, to be stored by the caller."""
+        while self._over:
+            one = self._over.popleft()
+            try:
+                self._settlements.append(self._decided(one))
+            except Exception:
+                # A mistake of ours. Its lease says when it is tried again: at once would be over and over.
+                _log_unknown(one.claim)
+        taken, self._settlements = self._settlements, []
+        return taken
+
+    def give_back(self, settlements: Sequence[Settlement]) -> None:
+        """Keep settlements that could not be stored; the next to take them gets them first."""
+        self._settlements = [*settlements, *self._settlements]
+
+    def move(self, by: timedelta) -> None:
+        """The wall clock was set by `by`: what is still to come lies at another reading of it."""
+        self._settlements = [moved_settlement(one, by) for one in self.take_settlements()]
+        for one in self._running:
+            one.claim = moved_claim(one.claim, by)
+
+    async def cut_short(self) -> list[Settlement]:
+        """End all that are under way. The settlements of these and of those that were over."""
+        self._deadlines.end()
+        cut = dict(self._running)
+        for task in cut.values():
+            task.cancel()
+        if cut:
+            await asyncio.wait(cut.values())
+        # A task that was cancelled before its first step has left nothing.
+        unsaid = [one for one in cut if one.completed_at is None]
+        now = self._now()
+        return [*self.take_settlements(), *(left_open(one.claim, now) for one in unsaid)]
+
+    async def _attempt(self, one: Underway, together: list[Underway], send_by: float) -> None:
+        try:
+            if not one.is_prepared:
+                self._sender.prepare(together, send_by)
+                together.clear()  # else the slowest of them would keep them all in memory
+            self._deadlines.set(one, one.deadline)
+            await self._sender.send(one)
+            one.completed_at = self._now()
+            self._over.append(one)
+        except Exception:
+            _log_unknown(one.claim)
+        except BaseException:
+            one.completed_at = now = self._now()  # first: the list is another one if the clock was set
+            self._settlements.append(left_open(one.claim, now))
+            raise
+        finally:
+            self._deadlines.clear(one)
+            self._running.pop(one, None)
+            self._woken.set()
+
+    def _cancel_late(self, one: Underway) -> None:
+        one.is_late = True
+        self._running[one].cancel()
+
+    def _decided(self, one: Underway) -> Settlement:
+        attempt, answer = self._sender.outcome(one)
+        now, policy = attempt.completed_at or attempt.started_at, self._retry
+        backoff = _FALLBACK
+        if not is_success(answer):
+            number, since = backoff_basis(one.claim, policy.on_failure, attempt.started_at, now)
+            try:
+                backoff = policy.backoff(number, since, now, answer.status)
+            except Exception:
+                _log.exception("the retry policy raised; trying again in %s", _FALLBACK.wait)
+        return decide(
+            one.claim,
+            attempt,
+            answer,
+            backoff=backoff,
+            mode=policy.on_failure,
+            max_retry_after=policy.max_retry_after,
+            now=now,
+        )
+
+
+def _log_unknown(claim: Claim) -> None:
+    _log.exception("delivery %d: what came of attempt %d is not known", claim.delivery_id, claim.number)

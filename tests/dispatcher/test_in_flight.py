@@ -1,0 +1,105 @@
+"""Many attempts at once: they are prepared and decided together, and still each stands for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections import Counter
+
+import pytest
+
+from procore_hooks import Dispatcher, Event, HookRegistry, MemoryStorage, Timeouts
+from procore_hooks._sending import Underway
+from procore_hooks.testing import ScriptedEndpoint
+
+from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
+
+
+def test_one_that_cannot_be_made_holds_up_no_other() -> None:
+    """Of many that are prepared together, each that a payload format refuses is recorded as such; the rest are sent."""
+
+    def refuse_some(event: Event) -> object:
+        number = event.payload["number"]
+        if number % 7 == 3:
+            raise LookupError
+        return {"number": number}
+
+    with HookRegistry(MemoryStorage(), payload_formats={"mine": refuse_some}) as registry:
+        hook = hook_for(registry, payload_version="mine", max_in_flight=100)
+        for number in range(70):
+            registry.emit("RFIs", "update", {"number": number})
+        endpoint = ScriptedEndpoint()
+        Dispatcher(registry, transport=endpoint).drain(BOUND)
+
+        assert sorted(request.json()["number"] for request in endpoint.requests) == [
+            number for number in range(70) if number % 7 != 3
+        ]
+        errors = Counter(
+            attempt.response_error for delivery in registry.deliveries.iter(hook.id) for attempt in delivery.attempts
+        )
+        assert errors == {None: 60, "the payload format 'mine' raised LookupError": 10}
+
+
+def test_the_slowest_keeps_no_others_in_memory(registry: HookRegistry) -> None:
+    """Payloads and answers of attempts that are settled are let go, though one that began with them goes on."""
+    hook_for(registry, max_in_flight=20)
+    sent = [emit(registry) for _ in range(20)]
+    endpoint = HeldEndpoint()
+    with Dispatcher(registry, transport=endpoint, timeouts=Timeouts(total=2 * BOUND)) as dispatcher:
+        endpoint.wait_for(20)
+        for index in range(1, 20):
+            endpoint.answer(index)
+        wait_until(lambda: all(registry.deliveries.get(each).status == "delivered" for each in sent[1:]))
+        wait_until(lambda: sum(type(each) is Underway for each in gc.get_objects()) == 1)
+        endpoint.answer(0)
+        dispatcher.drain(BOUND)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio.eager_task_factory came with Python 3.12")
+def test_in_a_loop_whose_tasks_begin_at_once(registry: HookRegistry) -> None:
+    """`run_async` works in a host's loop that begins each task within `create_task`."""
+    hook_for(registry, max_in_flight=20)
+    sent = [emit(registry) for _ in range(50)]
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+        dispatcher = Dispatcher(registry, transport=ScriptedEndpoint())
+        await asyncio.wait_for(dispatcher.drain_async(), BOUND)
+
+    asyncio.run(run())
+    assert {registry.deliveries.get(each).status for each in sent} == {"delivered"}
+
+
+def test_what_is_cut_short_is_settled_once(registry: HookRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    """A cancelled run brings one result for each attempt that it ends: none comes twice, and too late."""
+    hook_for(registry, max_in_flight=20)
+    sent = [emit(registry) for _ in range(20)]
+    endpoint = HeldEndpoint()
+
+    async def main() -> None:
+        run = asyncio.create_task(Dispatcher(registry, transport=endpoint).run_async())
+        await asyncio.to_thread(endpoint.wait_for, 20)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(main())
+    outcomes = [[attempt.outcome for attempt in registry.deliveries.get(each).attempts] for each in sent]
+    assert outcomes == [["unknown"]] * 20
+    assert "were dropped" not in caplog.text
+
+
+@pytest.mark.parametrize("kept", [0, 20, 60, 64, 300])
+def test_a_long_answer_is_cut_and_still_masked(by_hand: HookRegistry, kept: int) -> None:
+    """What is let go of an answer before it is masked is too far from its beginning to matter."""
+    secret = "ab12CD34ef56GH78"
+    hook_for(by_hand, destination_headers={"X-Token": secret})
+    for before in range(40):
+        body = b"." * before + secret.encode() * 200
+        sent = emit(by_hand)
+        Dispatcher(by_hand, transport=answering(content=body), kept_response_bytes=kept).drain()
+        attempt = by_hand.deliveries.get(sent).attempts[0]
+        assert len(attempt.response_body) <= kept
+        assert attempt.response_body[:64] == (b"." * before + b"*****" * 200)[: min(kept, 64)]
+        assert secret[:8].encode() not in attempt.response_body
