@@ -51,6 +51,10 @@ _IN_THE_WAY: Final = {
         "and the two threads that send and record share one interpreter lock. The rows below it that send bytes "
         "made on the way show how much of it is making and signing."
     ),
+    "two dispatcher processes": (
+        "On two cores the receiver, in a process of its own, takes of both dispatchers what one of them leaves it: the "
+        "faster one dispatcher is, the less there is left for a second."
+    ),
     "100 ms receiver": (
         "With 1,000 in flight, what belongs to a delivery has left the processor's caches when its answer comes; "
         "see the row that compares it with a fast receiver and as many in flight."
