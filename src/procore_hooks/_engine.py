@@ -336,22 +336,24 @@ class Engine:
 
     async def _cut_short(self) -> None:
         """End what is still in flight, and store what came of it as far as that can be done now."""
-        batch = await self._in_flight.cut_short()
+        await self._in_flight.cut_short()
+        claims: Sequence[Claim] = ()
         if self._pending is not None:
             # Cancelled in the middle of a turn: what it claimed is ours all the same.
             future, settled = self._pending
             try:
                 turn = await future
             except Exception:
-                batch = settled + batch
+                self._in_flight.give_back(settled)
             else:
                 self._account(turn)
-                now = self._now()
-                batch += (left_open(claim, now) for claim in turn.claims)
+                claims = turn.claims
+        now = self._now()  # first: what waits moves along if the clock was set meanwhile
+        batch = [*self._in_flight.take_settlements(), *(left_open(claim, now) for claim in claims)]
         if not batch:
             return
         try:
-            self._account(await self._begin_turn(batch, self._now(), 0))
+            self._account(await self._begin_turn(batch, now, 0))
         except Exception as error:
             # Their leases run out, and another dispatcher goes on with them.
             self._log_trouble(error)

@@ -93,8 +93,8 @@ class InFlight:
         for one in self._running:
             one.claim = moved_claim(one.claim, by)
 
-    async def cut_short(self) -> list[Settlement]:
-        """End all that are under way. The settlements of these and of those that were over."""
+    async def cut_short(self) -> None:
+        """End all that are under way; their settlements can be taken then."""
         self._deadlines.end()
         cut = dict(self._running)
         for task in cut.values():
@@ -104,7 +104,7 @@ class InFlight:
         # A task that was cancelled before its first step has left nothing.
         unsaid = [one for one in cut if one.completed_at is None]
         now = self._now()
-        return [*self.take_settlements(), *(left_open(one.claim, now) for one in unsaid)]
+        self._settlements = [*self._settlements, *(left_open(one.claim, now) for one in unsaid)]
 
     async def _attempt(self, one: Underway, together: list[Underway], send_by: float) -> None:
         try:
