@@ -67,10 +67,10 @@ def test_a_storage_that_fails_for_a_while_stops_nothing(
         assert dispatcher.drain(BOUND).next_due_at is None
         assert registry.deliveries.get(sent).status == "delivered"
 
+    # Each at least as long as it is to be: a busy machine can only make them longer.
     gaps = [later - earlier for earlier, later in pairwise(failing.failed)]
-    assert gaps[3] > gaps[0]
-    assert gaps[3] >= 0.08
-    assert [record.getMessage() for record in caplog.records] == [
+    assert all(gap >= 0.95 * 0.02 * 2**number for number, gap in enumerate(gaps)), gaps
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("procore_hooks")] == [
         "the storage failed, deliveries wait and will be tried again: hooks.db stayed locked"
     ]
 

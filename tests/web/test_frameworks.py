@@ -67,6 +67,8 @@ def test_journey(framework: str, browser: Any, tmp_path: Path) -> None:
                 assert create_rfi(server, client, "Door 12").status_code < 400
 
             def fits(name: str) -> None:
+                # A text may be found before the style sheet is there.
+                page.wait_for_load_state("load")
                 assert page.evaluate("document.documentElement.scrollWidth") <= case.width, name
 
             hand = Keyboard(page) if case.keyboard else Mouse()
