@@ -13,17 +13,17 @@ __all__ = ["until_ids_are_free"]
 
 T = TypeVar("T")
 
-_MORE_TRIES: Final = 19
+_TRIES: Final = 20
 
 
-def until_ids_are_free(now: datetime, store: Callable[[bool], T]) -> T:
-    """What `store` returns; called with True, it draws other event ids than before.
+def until_ids_are_free(now: datetime, store: Callable[[], T]) -> T:
+    """What `store` returns, which draws other event ids each time.
 
     Two processes draw the same number in the same millisecond once in about two million times.
     """
-    for again in (False, *(True,) * _MORE_TRIES):
+    for _ in range(_TRIES):
         try:
-            return store(again)
+            return store()
         except EventIdTaken:
             pass
     raise InvalidInput("clock", f"no free event id was found at {now.isoformat()}: does the clock stand still?")

@@ -269,9 +269,7 @@ class Hooks:
         """
         hook = self.get(hook_id)
         now = self._registry.clock.now()
-        return until_ids_are_free(
-            now, lambda again: self._storage.add_ping(hook.id, self._registry.ping_event(hook), now)
-        )
+        return until_ids_are_free(now, lambda: self._storage.add_ping(hook.id, self._registry.ping_event(hook), now))
 
     def rotate_secret(self, hook_id: int, *, grace: timedelta = timedelta(hours=24)) -> Hook:
         """Give a hook a new signing secret of the same kind. The old one signs too, beside it, for `grace`.

@@ -36,7 +36,7 @@ from ._hooks import Hooks
 from ._triggers import Triggers
 from .exceptions import InvalidInput, NotFound
 from .resources import ResourceCatalog
-from .storage._base import EmitRequest, HookQuery, Storage
+from .storage._base import EmitRequest, EventIdTaken, HookQuery, Storage
 
 __all__ = ["BoundRegistry", "HookRegistry"]
 
@@ -155,13 +155,10 @@ class HookRegistry:
     def _emit(self, inputs: Sequence[EventInput], connection: object | None) -> list[Emission]:
         now = self.clock.now()
         requests = [self._request(one, now) for one in inputs]
-
-        def store(again: bool) -> list[Emission]:
-            if again:
-                requests[:] = [attrs.evolve(one, event=self._renumbered(one.event, now)) for one in requests]
+        try:
             return self.storage.emit(requests, now, connection)
-
-        return until_ids_are_free(now, store)
+        except EventIdTaken:
+            return until_ids_are_free(now, lambda: self.storage.emit(self._renumbered(requests, now), now, connection))
 
     def _request(self, one: EventInput, now: datetime) -> EmitRequest:
         event = self._event(one, now)
@@ -200,9 +197,12 @@ class HookRegistry:
             self._ids, self._ids_of = IdSource(os.urandom), os.getpid()
         return self._ids.next(now)
 
-    def _renumbered(self, event: Event, now: datetime) -> Event:
-        event_id, ulid = self._next_ids(now)
-        return attrs.evolve(event, id=event_id, ulid=ulid)
+    def _renumbered(self, requests: Sequence[EmitRequest], now: datetime) -> list[EmitRequest]:
+        renumbered = []
+        for request in requests:
+            event_id, ulid = self._next_ids(now)
+            renumbered.append(attrs.evolve(request, event=attrs.evolve(request.event, id=event_id, ulid=ulid)))
+        return renumbered
 
     def ping_event(self, hook: Hook) -> Event:
         """The test event that `hooks.ping` delivers to `hook`."""

@@ -120,11 +120,6 @@ class RecordingDatabase(Database):
     """A database whose cursors are recorders."""
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Any]:
-        with super().read() as cursor:
-            yield Recorder(cursor)
-
-    @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[Any]:
         with super()._transaction(begin) as cursor:
             yield Recorder(cursor)

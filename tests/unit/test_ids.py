@@ -74,13 +74,32 @@ def test_ids_rise_strictly(steps: list[int], dice: Any) -> None:
         assert ulid < next_ulid
 
 
-def test_what_ran_over_into_the_next_millisecond_is_not_made_again() -> None:
+def test_what_ran_over_into_the_next_millisecond_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids made beyond the room of one millisecond stay below those of the next, even with the lowest dice there."""
-    throws = [ones(13), zeros(13)]
-    source = IdSource(lambda count: throws.pop(0))
+    monkeypatch.setattr("procore_hooks._core.ids._AT_ONCE", 1)
+    throws = [ones, zeros]
+    source = IdSource(lambda count: throws.pop(0)(count))
     made = [source.next(moment) for moment in (NOW, NOW, NOW + timedelta(milliseconds=1))]
     assert [id - made[0][0] for id, _ in made] == [0, 1, 2]
     assert [number_of(ulid) - number_of(made[0][1]) for _, ulid in made] == [0, 1, 2]
+
+
+def test_the_dice_are_even_and_never_used_twice() -> None:
+    """Each character of chance comes as often as each other, in each place; and 1,000 ids share nothing."""
+    thrown: list[int] = []
+
+    def counting(count: int) -> bytes:
+        thrown.append(count)
+        return bytes(number % 256 for number in range(count))
+
+    source = IdSource(counting)
+    made = [source.next(NOW + timedelta(milliseconds=step))[1][10:] for step in range(64)]
+    assert len(thrown) == 1
+    assert {character: "".join(made).count(character) for character in ALPHABET} == dict.fromkeys(ALPHABET, 32)
+    source = IdSource(os.urandom)
+    pairs = [source.next(NOW + timedelta(milliseconds=step)) for step in range(1_000)]
+    assert len({ulid[10:] for _, ulid in pairs}) == 1_000
+    assert len({id & (2**21 - 1) for id, _ in pairs}) > 990
 
 
 def test_the_time_of_a_moment_does_not_depend_on_its_zone() -> None:

@@ -7,22 +7,25 @@ both rise strictly, even while the clock stands still or steps back: the last on
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 from ..exceptions import InvalidInput
 
 __all__ = ["IdSource"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _MAX_MS = 2**42 - 1
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-# Ten bits at a time make two characters.
+# Ten bits at a time make two characters: of the time, a zero for the sign and 49 more.
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_SHIFTS = range(120, -1, -10)
-# Random bytes for an id and its ULID.
-_BYTES = 13
+_SHIFTS = range(40, -1, -10)
+# A random byte makes a random character: 256 is a multiple of 32.
+_CHARACTERS = _ALPHABET.encode() * 8
+_OF_CHANCE = 16  # characters of a ULID
 _AT_ONCE = 64
 
 
@@ -36,11 +39,11 @@ class IdSource:
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
-        self._thrown = b""
+        self._thrown: Iterator[tuple[int, str]] = iter(())
         self._lock = threading.Lock()
         self._ms = -1
         self._id = -1
-        self._ulid = -1
+        self._ulid = ""
 
     def next(self, now: datetime) -> tuple[int, str]:
         """An event's id and its ULID, above all that this source gave before.
@@ -49,28 +52,36 @@ class IdSource:
         """
         if now.tzinfo is None:
             raise InvalidInput("now", f"{now.isoformat()} is naive: use an aware datetime, such as datetime.now(UTC)")
-        since = now - _EPOCH
-        ms = max(0, since.days * 86_400_000 + since.seconds * 1_000 + since.microseconds // 1_000)
+        ms = max(0, (now - _EPOCH) // _MILLISECOND)
         if ms > _MAX_MS:
             raise InvalidInput("now", f"{now.isoformat()} is past what an event's id can hold, in 2109: set the clock")
         with self._lock:
             if ms > self._ms:
                 self._ms = ms
-                dice = self._dice()
+                number, text = next(self._thrown, None) or self._throw()
                 # After very many ids in one millisecond the last may lie in the next one already.
-                self._id = max(ms << 21 | dice >> 83, self._id + 1)
-                self._ulid = max(ms << 80 | dice & (2**80 - 1), self._ulid + 1)
+                self._id = max(ms << 21 | number, self._id + 1)
+                ulid = "".join([_PAIRS[ms >> shift & 1023] for shift in _SHIFTS]) + text
+                self._ulid = ulid if ulid > self._ulid else _after(self._ulid)
             else:
                 self._id += 1
-                self._ulid += 1
-            return self._id, _crockford(self._ulid)
+                self._ulid = _after(self._ulid)
+            return self._id, self._ulid
 
-    def _dice(self) -> int:
-        if not self._thrown:
-            self._thrown = self._random(_BYTES * _AT_ONCE)
-        thrown, self._thrown = self._thrown[:_BYTES], self._thrown[_BYTES:]
-        return int.from_bytes(thrown, "big")
+    def _throw(self) -> tuple[int, str]:
+        """The dice of one id and its ULID, and those of others put by."""
+        numbers = 4 * _AT_ONCE
+        thrown = self._random(numbers + _OF_CHANCE * _AT_ONCE)
+        text = thrown[numbers:].translate(_CHARACTERS).decode("ascii")
+        self._thrown = zip(
+            [number >> 11 for number in struct.unpack(f"<{_AT_ONCE}I", thrown[:numbers])],
+            [text[start : start + _OF_CHANCE] for start in range(0, len(text), _OF_CHANCE)],
+            strict=True,
+        )
+        return next(self._thrown)
 
 
-def _crockford(ulid: int) -> str:
-    return "".join([_PAIRS[ulid >> shift & 1023] for shift in _SHIFTS])
+def _after(ulid: str) -> str:
+    """The next ULID: the last character that is none of the highest goes up, those behind it start anew."""
+    kept = ulid.rstrip(_ALPHABET[-1])
+    return kept[:-1] + _ALPHABET[_ALPHABET.index(kept[-1]) + 1] + _ALPHABET[0] * (len(ulid) - len(kept))

@@ -65,7 +65,12 @@ def serialise(value: object, *, field: str = "payload", max_bytes: int = DEFAULT
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or not 1 <= max_bytes <= MAX_BYTES:
         raise InvalidInput("max_bytes", f"{max_bytes!r} is not a number of bytes from 1 to {MAX_BYTES:,} (20 MiB)")
-    body = _serialise_plain(value, max_bytes)
+    encode = _encoder_for(value, max_bytes)
+    try:
+        body = None if encode is None else encode(value)
+    # NaN, a naive datetime, an integer of too many digits; and a lone surrogate, which orjson tells by a TypeError
+    except (ValueError, TypeError):
+        body = None
     if body is None:
         body = _encode_plain(_Converter(field, max_bytes).convert(value, None, 0))
     if len(body) > max_bytes:
@@ -87,18 +92,6 @@ def timestamp(moment: datetime) -> str:
 
 def _too_large(max_bytes: int) -> str:
     return f"over the limit of {max_bytes:,}: send less, or a reference by which the rest can be fetched"
-
-
-def _serialise_plain(value: object, max_bytes: int) -> bytes | None:
-    """The fast way; None where the slow way must convert, or find out what is wrong."""
-    encode = _encoder_for(value, max_bytes)
-    if encode is None:
-        return None
-    try:
-        return encode(value)
-    # NaN, a naive datetime, an integer of too many digits; and a lone surrogate, which orjson tells by a TypeError
-    except (ValueError, TypeError):
-        return None
 
 
 def _encoder_for(value: object, max_bytes: int) -> Callable[[object], bytes] | None:

@@ -103,15 +103,9 @@ class Database:
         # Last: another thread of a forked child that sees this number uses what is above.
         self._pid = os.getpid()
 
-    @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Cursor]:
+    def read(self) -> contextlib.AbstractContextManager[sqlite3.Cursor]:
         """A cursor of this thread's connection, outside any transaction: each statement sees a state of its own."""
-        with self._use() as opened:
-            cursor = opened.connection.cursor()
-            try:
-                yield cursor
-            except sqlite3.Error as error:
-                raise storage_error(error, self.path) from error
+        return self._transaction("")
 
     def checkpoint(self) -> None:
         """Copy what is in the WAL, if there is one, into the file. Nobody waits for it, nor it for anybody."""
@@ -132,30 +126,27 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Cursor]:
-        with self._use() as opened:
-            cursor = opened.connection.cursor()
-            try:
-                cursor.execute(begin)
-                yield cursor
-                cursor.execute("COMMIT")
-            except BaseException as error:
-                if opened.connection.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        opened.connection.rollback()
-                if isinstance(error, sqlite3.Error):
-                    raise storage_error(error, self.path) from error
-                raise
-
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[_Opened]:
         while True:
             opened = self._of_this_thread()
             with opened.in_use:
                 self.check_open()
-                # A fork may have come in between.
-                if not opened.is_closed:
-                    yield opened
-                    return
+                if opened.is_closed:
+                    continue  # a fork came in between
+                cursor = opened.connection.cursor()
+                try:
+                    if begin:
+                        cursor.execute(begin)
+                    yield cursor
+                    if begin:
+                        cursor.execute("COMMIT")
+                except BaseException as error:
+                    if opened.connection.in_transaction:
+                        with contextlib.suppress(sqlite3.Error):
+                            opened.connection.rollback()
+                    if isinstance(error, sqlite3.Error):
+                        raise storage_error(error, self.path) from error
+                    raise
+                return
 
     def _of_this_thread(self) -> _Opened:
         if self._pid != os.getpid():
