@@ -17,6 +17,7 @@ from .hooks import require_hook
 from .quarters import QUARTER, Quarters
 from .ready import READY
 from .rows import ATTEMPTS_PER_DELIVERY, EVENT_COLUMNS, STATES, attempt_from_row, delivery_from_row, stamp
+from .schema import FAILING
 
 __all__ = [
     "count_deliveries",
@@ -80,9 +81,8 @@ def _list_statement(query: DeliveryQuery) -> tuple[str, list[Any]]:
     # Named: after an ANALYZE that saw one hook with nearly all, SQLite would look for those of any hook by their ids.
     index = "" if query.hook_id is None else " INDEXED BY procore_hooks_deliveries_hook"
     if query.statuses:
-        # The index on failing rows is found only by the very condition that it was made with.
         if query.statuses <= _FAILING:
-            conditions.append("d.state IN (1, 3, 4)")
+            conditions.append(FAILING)
             of_hook = "" if query.hook_id is None else "_of_hook"
             index = f" INDEXED BY procore_hooks_deliveries_failing{of_hook}"
         if query.statuses != _FAILING:
@@ -166,8 +166,8 @@ def recover(
     """Repeat what failed or was discarded in the time, each event once, unless a redelivery covers it."""
     _require_open_queue(cursor, hook_id)
     rows = cursor.execute(
-        """SELECT min(d.id) FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_failing_of_hook
-        WHERE d.hook_id = :hook AND d.state IN (1, 3, 4) AND d.state IN (3, 4)
+        f"""SELECT min(d.id) FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_failing_of_hook
+        WHERE d.hook_id = :hook AND {FAILING} AND d.state IN (3, 4)
             AND d.created_at >= :since AND d.created_at < :until
             AND NOT EXISTS (SELECT 1 FROM procore_hooks_deliveries r
                 WHERE r.hook_id = :hook AND r.event_id = d.event_id AND r.redelivery_of IS NOT NULL
