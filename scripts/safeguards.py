@@ -75,7 +75,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "immediate: a transaction that will write takes the lock first",
-        [(f"{SQLITE}/connection.py", 'self._transaction("BEGIN IMMEDIATE")', 'self._transaction("BEGIN")')],
+        [(f"{SQLITE}/connection.py", 'self._run("BEGIN IMMEDIATE"', 'self._run("BEGIN"')],
         "tests/faults/test_processes.py::test_a_crowd_on_one_file",
     ),
     (
@@ -88,24 +88,18 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         [
             (
                 f"{SQLITE}/turn.py",
-                "            picked = pick(cursor, self._hooks, at, due, lease, capacity)\n",
+                "        picked = pick(cursor, self._hooks, at, due, lease, capacity)\n",
                 (
-                    "            cursor.execute('SAVEPOINT claims')\n"
-                    "            picked = pick(cursor, self._hooks, at, due, lease, capacity)\n"
+                    "        cursor.execute('SAVEPOINT claims')\n"
+                    "        picked = pick(cursor, self._hooks, at, due, lease, capacity)\n"
+                    "        self.claims = tuple(load_claims(cursor, picked, moment(at), moment(at) + lease))\n"
+                    "        cursor.execute('ROLLBACK TO claims')\n"
                 ),
             ),
             (
                 f"{SQLITE}/turn.py",
-                "        self._remember(settling.stored)\n",
-                (
-                    "            claims = load_claims(cursor, picked, now, now + lease)\n"
-                    "            cursor.execute('ROLLBACK TO claims')\n        self._remember(settling.stored)\n"
-                ),
-            ),
-            (
-                f"{SQLITE}/turn.py",
-                ("            claims = load_claims(cursor, picked, now, now + lease)\n            next_due_at"),
-                "            next_due_at",
+                "attrs.evolve(turn, claims=claims, next_due_at=next_due_at)",
+                "attrs.evolve(turn, claims=self.claims, next_due_at=next_due_at)",
             ),
         ],
         "tests/acceptance/test_processes.py::test_two_processes_deliver_each_event_once",
@@ -190,10 +184,10 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
             (
                 f"{SQLITE}/schema.py",
                 (
-                    "        # Another process may have done it while we waited for the lock.\n"
-                    "        version = _version(cursor, database.path)\n"
+                    "    # Another process may have done it while we waited for the lock.\n"
+                    "    version = _version(cursor, path)\n"
                 ),
-                "",
+                "    version = 0\n",
             )
         ],
         "tests/sqlite/test_processes.py::test_eight_processes_make_one_file",

@@ -370,9 +370,9 @@ def test_durability_and_journal_mode(
     registry.close()
     with opened(registry, tmp_path, *options) as made:
         assert isinstance(made.storage, SQLiteStorage)
-        with made.storage._database.read() as cursor:
-            assert cursor.execute("PRAGMA synchronous").fetchone() == (synchronous,)
-            assert cursor.execute("PRAGMA journal_mode").fetchone() == (journal,)
+        for name, value in (("synchronous", synchronous), ("journal_mode", journal)):
+            read = f"PRAGMA {name}"
+            assert made.storage._database.read(lambda cursor, sql: cursor.execute(sql).fetchone(), read) == (value,)
 
 
 def test_version_at_once(tmp_path: Path) -> None:

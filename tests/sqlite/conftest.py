@@ -45,8 +45,7 @@ def open_with(path: Path) -> Iterator[Callable[..., SQLiteStorage]]:
 
 def own_connection(storage: SQLiteStorage) -> sqlite3.Connection:
     """The connection that the storage uses in this thread."""
-    with storage._database.read() as cursor:
-        return cursor.connection
+    return storage._database.read(lambda cursor: cursor.connection)
 
 
 @pytest.fixture

@@ -141,12 +141,14 @@ def test_close_waits_for_a_transaction_under_way(storage: SQLiteStorage, in_thre
     """What a call stores, it stores whole, also when `close` comes in the middle."""
     begun, go, done = threading.Event(), threading.Event(), []
 
+    def change(cursor: sqlite3.Cursor) -> None:
+        cursor.execute("UPDATE procore_hooks_turns SET number = 7")
+        begun.set()
+        assert go.wait(30)
+        cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
+
     def work() -> None:
-        with storage._database.write() as cursor:
-            cursor.execute("UPDATE procore_hooks_turns SET number = 7")
-            begun.set()
-            assert go.wait(30)
-            cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
+        storage._database.write(change)
         done.append(True)
 
     in_thread(work)
@@ -220,12 +222,13 @@ def test_what_was_rolled_back_is_not_remembered(
     one, two = make.turn(storage).claims
     write = storage._database.write
 
-    @contextlib.contextmanager
-    def failing() -> Iterator[sqlite3.Cursor]:
+    def failing(work: Callable[..., object], *arguments: object) -> object:
+        def work_in_vain(cursor: sqlite3.Cursor) -> None:
+            work(cursor, *arguments)
+            raise StorageError("no space is left")
+
         try:
-            with write() as cursor:
-                yield cursor
-                raise StorageError("no space is left")
+            return write(work_in_vain)
         except StorageError:
             monkeypatch.undo()
             in_thread(lambda: make.turn(storage, make.accepted(two, at(1)), now=at(1))).join(30)

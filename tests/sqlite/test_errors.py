@@ -342,8 +342,12 @@ def test_an_emit_in_a_callers_transaction_that_fails(storage: SQLiteStorage, pat
     with pytest.raises(StorageError, match="closed"):
         storage.emit(request, T0, closed)
     with contextlib.closing(sqlite3.connect(path, timeout=0)) as caller:
-        with storage._database.write(), pytest.raises(StorageBusy):
-            storage.emit(request, T0, caller)
+
+        def emit_meanwhile(cursor: sqlite3.Cursor) -> None:
+            with pytest.raises(StorageBusy):
+                storage.emit(request, T0, caller)
+
+        storage._database.write(emit_meanwhile)
         assert not caller.in_transaction
         caller.execute("PRAGMA query_only = 1")
         with pytest.raises(StorageError, match="may not be written to"):

@@ -127,16 +127,15 @@ make.emit(storage)
 ending = sys.argv[2]
 halfway, go = threading.Event(), threading.Event()
 
-def write():
-    with storage._database.write() as cursor:
-        cursor.execute("PRAGMA cache_size = 5")
-        fill = "UPDATE procore_hooks_events SET user_id = hex(zeroblob(200000))"
-        cursor.execute(fill)
-        halfway.set()
-        go.wait(0.3)  # the fork waits for this
-        cursor.execute(fill)
+def write(cursor):
+    cursor.execute("PRAGMA cache_size = 5")
+    fill = "UPDATE procore_hooks_events SET user_id = hex(zeroblob(200000))"
+    cursor.execute(fill)
+    halfway.set()
+    go.wait(0.3)  # the fork waits for this
+    cursor.execute(fill)
 
-writer = threading.Thread(target=write)
+writer = threading.Thread(target=storage._database.write, args=[write])
 writer.start()
 assert halfway.wait(30)
 child = os.fork()
@@ -168,13 +167,16 @@ def test_a_fork_beside_a_transaction(path: Path, ending: str) -> None:
 WITHIN = """
 storage = SQLiteStorage(path, busy_timeout=5)
 make.listening(storage)
-with storage._database.write() as cursor:
+
+def write(cursor):
     cursor.execute("UPDATE procore_hooks_turns SET number = 41")
     child = os.fork()
     if child == 0:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     cursor.execute("UPDATE procore_hooks_turns SET number = number + 1")
+
+storage._database.write(write)
 make.emit(storage)
 storage.close()
 connection = sqlite3.connect(path)

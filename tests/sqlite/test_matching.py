@@ -116,14 +116,15 @@ def test_a_hook_disabled_by_hand_drops(storage: SQLiteStorage, rows: Rows) -> No
     assert storage.get_delivery(dropped).status == "discarded"
 
 
-def test_the_index_is_asked_once(storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_asked_once(
+    storage: SQLiteStorage, connection_of: Callable[[SQLiteStorage], sqlite3.Connection]
+) -> None:
     """For each kind of event, until something changes; the bodies of emits do not count."""
     make.listening(storage)
     asked: list[str] = []
-    with storage._database.read() as cursor:
-        cursor.connection.set_trace_callback(
-            lambda sql: asked.append(sql) if "procore_hooks_triggers_match" in sql else None
-        )
+    connection_of(storage).set_trace_callback(
+        lambda sql: asked.append(sql) if "procore_hooks_triggers_match" in sql else None
+    )
     for _ in range(3):
         make.emit(storage)
         make.emit(storage, make.an_event(resource="Nobody"))

@@ -228,9 +228,13 @@ def test_a_new_file_is_private(path: Path, journal_mode: Any) -> None:
     umask = os.umask(0)
     try:
         storage = SQLiteStorage(path, journal_mode=journal_mode)
-        with storage._database.write() as cursor:
+        beside: dict[str, int] = {}
+
+        def look_around(cursor: sqlite3.Cursor) -> None:
             cursor.execute("UPDATE procore_hooks_turns SET number = 7")
-            beside = {one.name: mode_of(one) for one in path.parent.iterdir()}
+            beside.update({one.name: mode_of(one) for one in path.parent.iterdir()})
+
+        storage._database.write(look_around)
         storage.close()
     finally:
         os.umask(umask)
@@ -300,6 +304,11 @@ def test_making_a_file_costs_nobody_a_lock(path: Path, monkeypatch: pytest.Monke
 # Settings
 
 
+def settings_of(cursor: sqlite3.Cursor) -> tuple[int, str]:
+    """`synchronous` and `journal_mode`."""
+    return tuple(cursor.execute(f"PRAGMA {one}").fetchone()[0] for one in ("synchronous", "journal_mode"))  # type: ignore[return-value]
+
+
 @pytest.mark.parametrize(
     ("durability", "journal_mode", "synchronous"),
     [("full", "wal", 2), ("normal", "wal", 1), ("full", "delete", 3), ("normal", "delete", 1)],
@@ -314,13 +323,7 @@ def test_every_thread_has_the_durability_asked_for(
     seen: list[tuple[int, str]] = []
 
     def look() -> None:
-        with storage._database.read() as cursor:
-            seen.append(
-                (
-                    cursor.execute("PRAGMA synchronous").fetchone()[0],
-                    cursor.execute("PRAGMA journal_mode").fetchone()[0],
-                )
-            )
+        seen.append(storage._database.read(settings_of))
 
     look()
     for _ in range(3):
@@ -334,9 +337,7 @@ def test_every_thread_has_the_durability_asked_for(
 def test_the_default_is_full(path: Path) -> None:
     """Without a word, nothing that was acknowledged may be lost."""
     storage = SQLiteStorage(path)
-    with storage._database.read() as cursor:
-        assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert cursor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert storage._database.read(settings_of) == (2, "wal")
     storage.close()
 
 
@@ -353,8 +354,7 @@ def test_a_file_changes_its_journal_mode(path: Path) -> None:
     for mode in ("wal", "delete", "wal"):
         storage = SQLiteStorage(path, journal_mode=mode)  # type: ignore[arg-type]
         make.listening(storage)
-        with storage._database.read() as cursor:
-            assert cursor.execute("PRAGMA journal_mode").fetchone() == (mode,)
+        assert storage._database.read(settings_of)[1] == mode
         storage.close()
 
 

@@ -179,8 +179,7 @@ def test_two_that_prune_at_once(storage: SQLiteStorage, path: Any, count: Callab
     deliver(storage)
     other = SQLiteStorage(path, durability="normal")
     pruned: list[int] = []
-    with storage._database.read() as cursor:
-        connection = cursor.connection
+    connection = storage._database.read(lambda cursor: cursor.connection)
     connection.set_trace_callback(
         lambda statement: pruned.append(other.prune(LATER)) if statement == "BEGIN IMMEDIATE" and not pruned else None
     )

@@ -119,10 +119,8 @@ class Recorder:
 class RecordingDatabase(Database):
     """A database whose cursors are recorders."""
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[Any]:
-        with super()._transaction(begin) as cursor:
-            yield Recorder(cursor)
+    def _run(self, begin: str, work: Any, arguments: Any) -> Any:
+        return super()._run(begin, lambda cursor: work(Recorder(cursor), *arguments), ())
 
 
 def every_list() -> list[DeliveryQuery]:

@@ -143,12 +143,12 @@ def test_a_hook_that_changes_under_reencrypt(open_with: Open, rows: Rows, monkey
     changed: list[Hook] = []
     write, interfere = Database.write, iter([True])
 
-    def interfering(database: Database) -> Any:
+    def interfering(database: Database, *arguments: Any) -> Any:
         if next(interfere, False):
             changed.append(old.update_hook(hooks[0].id, changes, at(1)))
             changed.append(new.update_hook(hooks[1].id, changes, at(1)))
             old.delete_hook(hooks[2].id, at(1), "deleted")
-        return write(database)
+        return write(database, *arguments)
 
     storage = open_with(BOTH)
     monkeypatch.setattr(Database, "write", interfering)

@@ -93,11 +93,10 @@ def test_a_flush_is_carried_out_by_turns(
 
 def drop_without_sweep(storage: SQLiteStorage, hook: Hook, verb: str) -> None:
     """The first commit of a disable or a delete, after which the process dies."""
-    with storage._database.write() as cursor:
-        if verb == "delete":
-            hooks_module.delete_hook(cursor, hook.id, T0, "gone")
-        else:
-            hooks_module.disable_hook(cursor, hook.id, T0, "gone", None)
+    if verb == "delete":
+        storage._database.write(hooks_module.delete_hook, hook.id, T0, "gone")
+    else:
+        storage._database.write(hooks_module.disable_hook, hook.id, T0, "gone", None)
 
 
 @pytest.mark.parametrize("verb", ["disable", "delete"])
@@ -139,8 +138,7 @@ def test_many_dropped_queues_share_the_turns(storage: SQLiteStorage, discarded: 
     """However many queues are dropped, a turn discards a thousand in all."""
     dropped = [make.listening(storage) for _ in range(30)]
     make.emit_many(storage, 100)
-    with storage._database.write() as cursor:
-        for hook in dropped:
-            hooks_module.disable_hook(cursor, hook.id, T0, "gone", None)
+    for hook in dropped:
+        storage._database.write(hooks_module.disable_hook, hook.id, T0, "gone", None)
     assert [make.turn(storage, now=at(1)).discarded for _ in range(4)] == [1000, 1000, 1000, 0]
     assert discarded() == 3000

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar, TypeVarTuple
 
 from ..._core.checks import check_choice
 from ..._core.claims import ClockReading, Settlement, Turn
@@ -26,6 +26,9 @@ from .sweeping import sweep
 from .turn import Turns
 
 __all__ = ["SQLiteStorage"]
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class SQLiteStorage:
@@ -99,59 +102,50 @@ class SQLiteStorage:
         for wake in self._wakes:
             wake()
 
-    @contextlib.contextmanager
-    def _write_and_wake(self) -> Iterator[sqlite3.Cursor]:
-        with self._database.write() as cursor:
-            yield cursor
+    def _write_and_wake(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
+        result = self._database.write(work, *arguments)
         self._wake()
+        return result
 
     # Hooks
 
     def add_hook(self, hook: Hook) -> Hook:
         """See `Storage.add_hook`."""
-        with self._database.write() as cursor:
-            return hooks.add_hook(cursor, hook, self._keys)
+        return self._database.write(hooks.add_hook, hook, self._keys)
 
     def get_hook(self, hook_id: int) -> Hook:
         """See `Storage.get_hook`."""
-        with self._database.read() as cursor:
-            return hooks.get_hook(cursor, hook_id, self._keys)
+        return self._database.read(hooks.get_hook, hook_id, self._keys)
 
     def list_hooks(self, query: HookQuery) -> list[Hook]:
         """See `Storage.list_hooks`."""
-        with self._database.read() as cursor:
-            return hooks.list_hooks(cursor, query, self._keys)
+        return self._database.read(hooks.list_hooks, query, self._keys)
 
     def update_hook(self, hook_id: int, changes: Changes, now: datetime) -> Hook:
         """See `Storage.update_hook`."""
-        with self._write_and_wake() as cursor:
-            return hooks.update_hook(cursor, hook_id, changes, now, self._keys)
+        return self._write_and_wake(hooks.update_hook, hook_id, changes, now, self._keys)
 
     def enable_hook(self, hook_id: int, now: datetime) -> Hook:
         """See `Storage.enable_hook`."""
-        with self._write_and_wake() as cursor:
-            return hooks.enable_hook(cursor, hook_id, now, self._keys)
+        return self._write_and_wake(hooks.enable_hook, hook_id, now, self._keys)
 
     def disable_hook(self, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
         """See `Storage.disable_hook`."""
-        with self._database.write() as cursor:
-            hook = hooks.disable_hook(cursor, hook_id, now, drop_reason, self._keys)
+        hook = self._database.write(hooks.disable_hook, hook_id, now, drop_reason, self._keys)
         if drop_reason is not None:
             self._sweep(hook_id, now)
         return hook
 
     def delete_hook(self, hook_id: int, now: datetime, reason: str) -> None:
         """See `Storage.delete_hook`."""
-        with self._database.write() as cursor:
-            hooks.delete_hook(cursor, hook_id, now, reason)
+        self._database.write(hooks.delete_hook, hook_id, now, reason)
         self._sweep(hook_id, now)
 
     def _sweep(self, hook_id: int, now: datetime) -> None:
         # What is dropped is decided with the first commit. Should this process die here, the next turn goes on.
         swept = 1
         while swept:
-            with self._database.write() as cursor:
-                swept = sweep(cursor, stamp(now), stamp(now), hook_id)
+            swept = self._database.write(sweep, stamp(now), stamp(now), hook_id)
 
     def reencrypt(self) -> int:
         """Encrypt with the current key what is plain or encrypted with an older one. Returns how many hooks that was.
@@ -171,23 +165,19 @@ class SQLiteStorage:
 
     def add_trigger(self, hook_id: int, resource: str, action: str) -> Trigger:
         """See `Storage.add_trigger`."""
-        with self._database.write() as cursor:
-            return hooks.add_trigger(cursor, hook_id, resource, action)
+        return self._database.write(hooks.add_trigger, hook_id, resource, action)
 
     def list_triggers(self, hook_id: int, after: int, limit: int) -> list[Trigger]:
         """See `Storage.list_triggers`."""
-        with self._database.snapshot() as cursor:
-            return hooks.list_triggers(cursor, hook_id, after, limit)
+        return self._database.snapshot(hooks.list_triggers, hook_id, after, limit)
 
     def delete_trigger(self, trigger_id: int) -> None:
         """See `Storage.delete_trigger`."""
-        with self._database.write() as cursor:
-            hooks.delete_trigger(cursor, trigger_id)
+        self._database.write(hooks.delete_trigger, trigger_id)
 
     def replace_triggers(self, hook_id: int, wanted: Wanted) -> list[Trigger]:
         """See `Storage.replace_triggers`."""
-        with self._database.write() as cursor:
-            return hooks.replace_triggers(cursor, hook_id, wanted)
+        return self._database.write(hooks.replace_triggers, hook_id, wanted)
 
     # Events
 
@@ -196,12 +186,11 @@ class SQLiteStorage:
         if connection is not None:
             return self._emit_within(connection, requests, now)
         if not self._matching.may_be_wanted(requests):
-            with self._database.read() as cursor:
-                if not any(match.hook_ids for match in self._matching.all_of(cursor, [one.event for one in requests])):
-                    return [Emission(request.event) for request in requests]
+            events = [request.event for request in requests]
+            if not any(match.hook_ids for match in self._database.read(self._matching.all_of, events)):
+                return [Emission(event) for event in events]
         at = stamp(now)
-        with self._database.write() as cursor:
-            emissions = emit.emit_all(cursor, requests, at, self._matching, self._quarters)
+        emissions = self._database.write(emit.emit_all, requests, at, self._matching, self._quarters)
         self._quarters.remember(at)
         self._wake()
         return emissions
@@ -216,35 +205,29 @@ class SQLiteStorage:
 
     def add_ping(self, hook_id: int, event: Event, now: datetime) -> Delivery:
         """See `Storage.add_ping`."""
-        with self._write_and_wake() as cursor:
-            return emit.add_ping(cursor, hook_id, event, now, self._quarters)
+        return self._write_and_wake(emit.add_ping, hook_id, event, now, self._quarters)
 
     # Deliveries
 
     def list_deliveries(self, query: DeliveryQuery) -> list[Delivery]:
         """See `Storage.list_deliveries`."""
-        with self._database.snapshot() as cursor:
-            return history.list_deliveries(cursor, query)
+        return self._database.snapshot(history.list_deliveries, query)
 
     def get_delivery(self, delivery_id: int) -> Delivery:
         """See `Storage.get_delivery`."""
-        with self._database.snapshot() as cursor:
-            return history.get_delivery(cursor, delivery_id)
+        return self._database.snapshot(history.get_delivery, delivery_id)
 
     def payload_version_of(self, hook_id: int) -> str:
         """See `Storage.payload_version_of`."""
-        with self._database.read() as cursor:
-            return history.payload_version_of(cursor, hook_id)
+        return self._database.read(history.payload_version_of, hook_id)
 
     def redeliver(self, delivery_id: int, now: datetime) -> Delivery:
         """See `Storage.redeliver`."""
-        with self._write_and_wake() as cursor:
-            return history.redeliver(cursor, delivery_id, now, self._quarters)
+        return self._write_and_wake(history.redeliver, delivery_id, now, self._quarters)
 
     def recover(self, hook_id: int, since: datetime, until: datetime, now: datetime) -> int:
         """See `Storage.recover`."""
-        with self._write_and_wake() as cursor:
-            return history.recover(cursor, hook_id, since, until, now, self._quarters)
+        return self._write_and_wake(history.recover, hook_id, since, until, now, self._quarters)
 
     def prune(self, before: datetime) -> int:
         """See `Storage.prune`."""
@@ -252,15 +235,13 @@ class SQLiteStorage:
 
     def count_deliveries(self, hook_id: int | None, since: datetime) -> dict[DeliveryStatus, int]:
         """See `Storage.count_deliveries`."""
-        with self._database.read() as cursor:
-            return history.count_deliveries(cursor, hook_id, since)
+        return self._database.read(history.count_deliveries, hook_id, since)
 
     def count_in_buckets(
         self, hook_id: int | None, since: datetime, width: timedelta, number: int
     ) -> list[dict[DeliveryStatus, int]]:
         """See `Storage.count_in_buckets`."""
-        with self._database.read() as cursor:
-            return history.count_in_buckets(cursor, hook_id, since, width, number)
+        return self._database.read(history.count_in_buckets, hook_id, since, width, number)
 
     # Dispatch
 

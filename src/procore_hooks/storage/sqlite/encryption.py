@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ...exceptions import SecretUnreadable
 from ...keyring import DAMAGED, KeyRing, key_id_of
@@ -68,20 +68,22 @@ def reencrypt(database: Database, keys: KeyRing) -> int:
     """
     rewritten, unreadable, after = 0, None, 0
     while True:
-        with database.read() as cursor:
-            rows = cursor.execute(_PAGE, (after, _AT_ONCE)).fetchall()
+        rows = database.read(_page_of_hooks, after)
         if not rows:
             break
         after = rows[-1][0]
         stale = [hook_id for hook_id, *texts in rows if not all(map(keys.is_current, texts))]
         if stale:
-            with database.write() as cursor:
-                count, error = _rewrite(cursor, keys, stale)
+            count, error = database.write(_rewrite, keys, stale)
             rewritten += count
             unreadable = unreadable or error
     if unreadable is not None:
         raise unreadable
     return rewritten
+
+
+def _page_of_hooks(cursor: sqlite3.Cursor, after: int) -> list[Any]:
+    return cursor.execute(_PAGE, (after, _AT_ONCE)).fetchall()
 
 
 def _rewrite(cursor: sqlite3.Cursor, keys: KeyRing, hook_ids: Sequence[int]) -> tuple[int, SecretUnreadable | None]:

@@ -209,20 +209,23 @@ def prune(database: Database, before: datetime) -> int:
     """Delete old final deliveries and what nothing needs any more, some hundred at a time."""
     limit, pruned, position = stamp(before), 0, 0
     while True:
-        with database.read() as cursor:
-            rows = cursor.execute(
-                """SELECT id FROM procore_hooks_deliveries WHERE id > ? AND created_at < ? AND state IN (2, 3, 4)
-                ORDER BY id LIMIT ?""",
-                (position, limit, _PRUNED_AT_ONCE),
-            ).fetchall()
-        if not rows:
+        ids = database.read(_ids_to_prune, position, limit)
+        if not ids:
             break
-        position = rows[-1][0]
-        with database.write() as cursor:
-            pruned += _prune_rows(cursor, json.dumps([row[0] for row in rows]))
+        position = ids[-1]
+        pruned += database.write(_prune_rows, json.dumps(ids))
     while _prune_keys(database, limit):
         pass
     return pruned
+
+
+def _ids_to_prune(cursor: sqlite3.Cursor, after: int, before: int) -> list[int]:
+    rows = cursor.execute(
+        """SELECT id FROM procore_hooks_deliveries WHERE id > ? AND created_at < ? AND state IN (2, 3, 4)
+        ORDER BY id LIMIT ?""",
+        (after, before, _PRUNED_AT_ONCE),
+    )
+    return [row[0] for row in rows]
 
 
 def _prune_rows(cursor: sqlite3.Cursor, ids: str) -> int:
@@ -259,25 +262,28 @@ def _prune_rows(cursor: sqlite3.Cursor, ids: str) -> int:
 
 
 def _prune_keys(database: Database, before: int) -> int:
-    with database.read() as cursor:
-        rows = cursor.execute(
-            "SELECT key, event_id FROM procore_hooks_idempotency_keys WHERE created_at < ? LIMIT ?",
-            (before, _PRUNED_AT_ONCE),
-        ).fetchall()
-    if not rows:
-        return 0
-    with database.write() as cursor:
-        # Another process may be pruning too: an event is let go of by whoever deletes its key.
-        gone = cursor.execute(
-            """DELETE FROM procore_hooks_idempotency_keys WHERE key IN (SELECT value FROM json_each(?))
-            RETURNING event_id""",
-            (json.dumps([row[0] for row in rows]),),
-        ).fetchall()
-        ids = json.dumps([row[0] for row in gone])
-        cursor.execute(
-            "UPDATE procore_hooks_events SET uses = uses - 1 WHERE id IN (SELECT value FROM json_each(?))", (ids,)
-        )
-        cursor.execute(
-            "DELETE FROM procore_hooks_events WHERE uses = 0 AND id IN (SELECT value FROM json_each(?))", (ids,)
-        )
-    return len(rows)
+    keys = database.read(_keys_to_prune, before)
+    if keys:
+        database.write(_prune_key_rows, json.dumps(keys))
+    return len(keys)
+
+
+def _keys_to_prune(cursor: sqlite3.Cursor, before: int) -> list[str]:
+    rows = cursor.execute(
+        "SELECT key FROM procore_hooks_idempotency_keys WHERE created_at < ? LIMIT ?", (before, _PRUNED_AT_ONCE)
+    )
+    return [row[0] for row in rows]
+
+
+def _prune_key_rows(cursor: sqlite3.Cursor, keys: str) -> None:
+    # Another process may be pruning too: an event is let go of by whoever deletes its key.
+    gone = cursor.execute(
+        """DELETE FROM procore_hooks_idempotency_keys WHERE key IN (SELECT value FROM json_each(?))
+        RETURNING event_id""",
+        (keys,),
+    ).fetchall()
+    ids = json.dumps([row[0] for row in gone])
+    cursor.execute(
+        "UPDATE procore_hooks_events SET uses = uses - 1 WHERE id IN (SELECT value FROM json_each(?))", (ids,)
+    )
+    cursor.execute("DELETE FROM procore_hooks_events WHERE uses = 0 AND id IN (SELECT value FROM json_each(?))", (ids,))

@@ -196,26 +196,28 @@ VERSION: Final = len(_MIGRATIONS)
 
 def migrate(database: Database) -> None:
     """Bring the file to this release's schema. Raises `SchemaTooNew`, and changes nothing, if it is ahead."""
-    with database.read() as cursor:
-        version = _version(cursor, database.path)
+    version = database.read(_version, database.path)
     # Not before: to set the journal mode changes the file.
     database.set_journal_mode()
     if version == VERSION:
         return
-    with database.write() as cursor:
-        # Another process may have done it while we waited for the lock.
-        version = _version(cursor, database.path)
-        alone = not cursor.execute("SELECT 1 FROM sqlite_schema").fetchone()
-        if version == 0:
-            cursor.execute("CREATE TABLE procore_hooks_schema (version INTEGER NOT NULL)")
-            cursor.execute("INSERT INTO procore_hooks_schema VALUES (0)")
-        if alone:
-            cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        for script in _MIGRATIONS[version:]:
-            _run(cursor, script)
-        cursor.execute("UPDATE procore_hooks_schema SET version = ?", (VERSION,))
-        if alone or _is_ours_alone(cursor):
-            cursor.execute(f"PRAGMA user_version = {VERSION}")
+    database.write(_bring_up_to_date, database.path)
+
+
+def _bring_up_to_date(cursor: sqlite3.Cursor, path: str) -> None:
+    # Another process may have done it while we waited for the lock.
+    version = _version(cursor, path)
+    alone = not cursor.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    if version == 0:
+        cursor.execute("CREATE TABLE procore_hooks_schema (version INTEGER NOT NULL)")
+        cursor.execute("INSERT INTO procore_hooks_schema VALUES (0)")
+    if alone:
+        cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for script in _MIGRATIONS[version:]:
+        _run(cursor, script)
+    cursor.execute("UPDATE procore_hooks_schema SET version = ?", (VERSION,))
+    if alone or _is_ours_alone(cursor):
+        cursor.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _run(cursor: sqlite3.Cursor, script: str) -> None:

@@ -6,13 +6,16 @@ returns a row for each delivery would give the interpreter lock away each time, 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from ..._core.claims import ClockReading, Settlement, Turn
+import attrs
+
+from ..._core.claims import Claim, ClockReading, Settlement, Turn
 from ...keyring import KeyRing
-from .claiming import HookCache, end_waits, load_claims, pick
+from .claiming import HookCache, Queue, end_waits, load_claims, pick
 from .clocks import clock_reading, follow_clock
 from .connection import Database
 from .rows import moment, stamp
@@ -60,40 +63,44 @@ class Turns:
         if not settlements and (idle := self._if_idle(at, due, capacity, reading)) is not None:
             return idle
         settling = Settling(self._request_ids)
-        with self._database.write() as cursor:
-            _, lease_until, sweeping, waits_until, steady, ahead = cursor.execute(_STATE).fetchone()
-            moved = reading is not None and follow_clock(cursor, reading, clock_reading(steady, ahead))
-            settled, late = settling.settle(cursor, settlements, at, due)
-            swept = sweep(cursor, at, due) if sweeping or settling.has_dropped else 0
-            expired, dropped = 0, 0
-            if moved or (lease_until is not None and lease_until <= at):
-                expired, dropped = settling.return_expired(cursor, at, due)
-            # Pauses that are over come first, else a probe waits behind everybody's backlog.
-            if moved or (waits_until is not None and waits_until <= due):
-                end_waits(cursor, due)
-            picked = pick(cursor, self._hooks, at, due, lease, capacity)
+        turn, picked = self._database.write(self._change, settling, settlements, at, due, lease, capacity, reading)
         self._remember(settling.stored)
         self._hooks.log_trouble()
-        with self._database.read() as cursor:
-            claims = load_claims(cursor, picked, now, now + lease)
-            next_due_at = _earliest(*cursor.execute(_NEXT_DUE).fetchone())
-        self._settled += len(settled)
+        claims, next_due_at = self._database.read(_claims_and_next, picked, now, now + lease)
+        self._settled += len(turn.settled)
         if not picked and self._settled >= _SETTLED_PER_CHECKPOINT:
             self._settled = 0
             self._database.checkpoint()
-        return Turn(
-            settled=tuple(settled),
-            late=tuple(late),
-            discarded=swept + dropped,
-            expired=expired,
-            claims=tuple(claims),
-            next_due_at=next_due_at,
-        )
+        return attrs.evolve(turn, claims=claims, next_due_at=next_due_at)
+
+    def _change(
+        self,
+        cursor: sqlite3.Cursor,
+        settling: Settling,
+        settlements: Sequence[Settlement],
+        at: int,
+        due: int,
+        lease: timedelta,
+        capacity: int,
+        reading: ClockReading | None,
+    ) -> tuple[Turn, Sequence[Queue]]:
+        """All that a turn writes. Returns it without its claims, and what was picked of them."""
+        _, lease_until, sweeping, waits_until, steady, ahead = cursor.execute(_STATE).fetchone()
+        moved = reading is not None and follow_clock(cursor, reading, clock_reading(steady, ahead))
+        settled, late = settling.settle(cursor, settlements, at, due)
+        swept = sweep(cursor, at, due) if sweeping or settling.has_dropped else 0
+        expired, dropped = 0, 0
+        if moved or (lease_until is not None and lease_until <= at):
+            expired, dropped = settling.return_expired(cursor, at, due)
+        # Pauses that are over come first, else a probe waits behind everybody's backlog.
+        if moved or (waits_until is not None and waits_until <= due):
+            end_waits(cursor, due)
+        picked = pick(cursor, self._hooks, at, due, lease, capacity)
+        return Turn(settled=tuple(settled), late=tuple(late), discarded=swept + dropped, expired=expired), picked
 
     def _if_idle(self, at: int, due: int, capacity: int, reading: ClockReading | None) -> Turn | None:
         """The turn, if there is nothing to do in it besides settling."""
-        with self._database.read() as cursor:
-            ready_at, lease_until, sweeping, _, steady, ahead = cursor.execute(_STATE).fetchone()
+        ready_at, lease_until, sweeping, _, steady, ahead = self._database.read(_state)
         moved = reading is not None and bool(reading.set_since(clock_reading(steady, ahead)))
         claimable = capacity > 0 and ready_at is not None and ready_at <= due
         if moved or claimable or sweeping or (lease_until is not None and lease_until <= at):
@@ -105,6 +112,18 @@ class Turns:
             # A new one: another thread may be in a turn with the old.
             self._request_ids = {}
         self._request_ids.update(request_ids)
+
+
+def _state(cursor: sqlite3.Cursor) -> tuple[Any, ...]:
+    state: tuple[Any, ...] = cursor.execute(_STATE).fetchone()
+    return state
+
+
+def _claims_and_next(
+    cursor: sqlite3.Cursor, picked: Sequence[Queue], now: datetime, lease_until: datetime
+) -> tuple[tuple[Claim, ...], datetime | None]:
+    claims = load_claims(cursor, picked, now, lease_until)
+    return tuple(claims), _earliest(*cursor.execute(_NEXT_DUE).fetchone())
 
 
 def _earliest(ready_at: int | None, lease_until: int | None, sweeping: int) -> datetime | None:
