@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -41,6 +42,7 @@ from .storage._base import EmitRequest, EventIdTaken, HookQuery, Storage
 __all__ = ["BoundRegistry", "HookRegistry"]
 
 _EXPLAINED_AT_ONCE: Final = 500
+_FIELDS: Final = attrgetter(*(field.name for field in attrs.fields(EventInput)))
 
 
 class HookRegistry:
@@ -123,20 +125,23 @@ class HookRegistry:
             IdempotencyConflict: the key was used for other content.
             StorageError: it could not be stored; nothing was.
         """
-        one = EventInput(
+        now = self.clock.now()
+        # As they are: another object made of them would cost an emit 3 % more.
+        request = self._request(
+            now,
             resource,
             action,
             payload,
-            resource_id=resource_id,
-            company_id=company_id,
-            project_id=project_id,
-            user_id=user_id,
-            metadata=metadata,
-            related_resources=related_resources,
-            occurred_at=occurred_at,
-            idempotency_key=idempotency_key,
+            resource_id,
+            company_id,
+            project_id,
+            user_id,
+            metadata,
+            related_resources,
+            occurred_at,
+            idempotency_key,
         )
-        return self._emit((one,), connection)[0]
+        return self._store([request], now, connection)[0]
 
     def emit_many(self, inputs: Iterable[EventInput], *, connection: object | None = None) -> tuple[Emission, ...]:
         """Emit several events in one transaction: all of them, or none and an exception.
@@ -150,46 +155,54 @@ class HookRegistry:
         for one in listed:
             if not isinstance(one, EventInput):
                 raise InvalidInput("inputs", f"{shown(one)} is not an EventInput: use EventInput(resource, action)")
-        return tuple(self._emit(listed, connection)) if listed else ()
-
-    def _emit(self, inputs: Sequence[EventInput], connection: object | None) -> list[Emission]:
         now = self.clock.now()
-        requests = [self._request(one, now) for one in inputs]
-        try:
-            return self.storage.emit(requests, now, connection)
-        except EventIdTaken:
-            return until_ids_are_free(now, lambda: self.storage.emit(self._renumbered(requests, now), now, connection))
+        requests = [self._request(now, *_FIELDS(one)) for one in listed]
+        return tuple(self._store(requests, now, connection)) if requests else ()
 
-    def _request(self, one: EventInput, now: datetime) -> EmitRequest:
-        event = self._event(one, now)
-        key = check_idempotency_key(one.idempotency_key)
-        return EmitRequest(
-            event=event,
-            idempotency_key=key,
-            fingerprint=b"" if key is None else _fingerprint(event, one.occurred_at is not None),
-        )
-
-    def _event(self, one: EventInput, now: datetime) -> Event:
-        resource, action = check_resource(one.resource), check_action(one.action)
+    def _request(
+        self,
+        now: datetime,
+        resource: str,
+        action: str,
+        payload: Any = None,
+        resource_id: int | str | None = None,
+        company_id: int | str | None = None,
+        project_id: int | str | None = None,
+        user_id: int | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        related_resources: Sequence[Mapping[str, Any]] | None = None,
+        occurred_at: datetime | None = None,
+        idempotency_key: str | None = None,
+    ) -> EmitRequest:
+        """The fields of an `EventInput`, checked, as what the storage takes."""
+        resource, action = check_resource(resource), check_action(action)
         if self.resources is not None:
             self.resources.check(resource, action)
-        payload_json = serialise(one.payload, max_bytes=self._max_payload_bytes)
-        occurred_at = now if one.occurred_at is None else check_moment("occurred_at", one.occurred_at)
+        payload_json = serialise(payload, max_bytes=self._max_payload_bytes)
         event_id, ulid = self._next_ids(now)
-        return Event(
+        event = Event(
             id=event_id,
             ulid=ulid,
             resource=resource,
             action=action,
-            occurred_at=occurred_at,
+            occurred_at=now if occurred_at is None else check_moment("occurred_at", occurred_at),
             payload_json=payload_json,
-            resource_id=check_id("resource_id", one.resource_id),
-            company_id=check_id("company_id", one.company_id),
-            project_id=check_id("project_id", one.project_id),
-            user_id=check_id("user_id", one.user_id),
-            metadata=check_metadata("metadata", one.metadata),
-            related_resources=check_related_resources(one.related_resources),
+            resource_id=check_id("resource_id", resource_id),
+            company_id=check_id("company_id", company_id),
+            project_id=check_id("project_id", project_id),
+            user_id=check_id("user_id", user_id),
+            metadata=check_metadata("metadata", metadata),
+            related_resources=check_related_resources(related_resources),
         )
+        key = check_idempotency_key(idempotency_key)
+        fingerprint = b"" if key is None else _fingerprint(event, occurred_at is not None)
+        return EmitRequest(event=event, idempotency_key=key, fingerprint=fingerprint)
+
+    def _store(self, requests: Sequence[EmitRequest], now: datetime, connection: object | None) -> list[Emission]:
+        try:
+            return self.storage.emit(requests, now, connection)
+        except EventIdTaken:
+            return until_ids_are_free(now, lambda: self.storage.emit(self._renumbered(requests, now), now, connection))
 
     def _next_ids(self, now: datetime) -> tuple[int, str]:
         if self._ids_of != os.getpid():
@@ -246,9 +259,8 @@ class HookRegistry:
 
         For looking into "why did nothing arrive?": it reads every hook.
         """
-        sample = self._event(
-            EventInput(resource, action, company_id=company_id, project_id=project_id), self.clock.now()
-        )
+        now = self.clock.now()
+        sample = self._request(now, resource, action, company_id=company_id, project_id=project_id).event
         verdicts: list[Verdict] = []
         after = 0
         while True:

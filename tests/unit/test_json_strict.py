@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from procore_hooks._core import json_strict
 from procore_hooks._core.frozen import FrozenDict
 from procore_hooks._core.json_strict import MAX_BYTES, serialise, timestamp
 from procore_hooks._core.secret import Secret
@@ -321,3 +322,35 @@ def test_timestamps_have_microseconds_and_z() -> None:
     )
     with pytest.raises(InvalidInput, match="naive"):
         timestamp(datetime(2025, 1, 1))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_the_bytes_are_those_of_the_standard_library(value: Any) -> None:
+    """Also where the part of `json` in C, of which the encoder is made once, has another name or is not there."""
+
+    def written(encode: Any) -> object:
+        try:
+            return encode(value).encode()
+        except UnicodeEncodeError:
+            return "refused"
+
+    make = json.encoder.c_make_encoder  # type: ignore[attr-defined]
+    expected = written(lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    assert written(json_strict._encode) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("json.encoder.c_make_encoder", None)
+        assert written(json_strict._plain_encoder()) == expected
+        refusals = iter([TypeError("made in another way")])
+
+        def refusing(*arguments: Any) -> Any:
+            for refusal in refusals:
+                raise refusal
+            return make(*arguments)
+
+        patch.setattr("json.encoder.c_make_encoder", refusing)
+        assert written(json_strict._plain_encoder()) == expected
