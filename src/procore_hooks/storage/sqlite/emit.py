@@ -22,13 +22,16 @@ from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
 __all__ = ["add_ping", "driver_connection", "emit_all", "savepoint"]
 
 _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# By the number of hooks: for a few, values are quicker than JSON. OR FAIL, since SQLite need not keep a copy of each
-# page then to be able to take back this statement alone: whatever fails here takes back the whole emit.
+# By the number of hooks: for a few, values are quicker than JSON.
 _FEW: Final = 32
+_VALUES: Final = tuple(f"(VALUES {', '.join(['(?)'] * number)})" for number in range(_FEW + 1))
+# OR FAIL, since SQLite need not keep a copy of each page then to be able to take back this statement alone: whatever
+# fails here takes back the whole emit.
 _INSERT_SOME: Final = tuple(
-    "INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at) VALUES "
-    + ", ".join(["(?, ?, 0, 0, ?)"] * number)
-    for number in range(_FEW + 1)
+    f"""
+INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at)
+SELECT column1, ?, 0, 0, ? FROM {values}"""
+    for values in _VALUES
 )
 _INSERT_MANY: Final = """
 INSERT OR FAIL INTO procore_hooks_deliveries
@@ -37,16 +40,20 @@ SELECT value ->> 0, :event, iif(value ->> 1 < 0, 4, 0), 0, :now,
     iif(value ->> 1 < 0, :now, NULL), iif(value ->> 1 < 0, :reason, NULL)
 FROM json_each(:matches) ORDER BY key
 """
-# Only a queue that was not ready is written to: most emits find it ready already and leave its page alone.
-_WAKE: Final = """
-UPDATE procore_hooks_queues SET ready_at = iif(paused_until > ?, paused_until, 0)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(?)) AND enabled = 1 AND sweep_from IS NULL
-    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= ?)))
-    AND in_flight < iif(failures > 0, 1, max_in_flight)
-"""
-_WAKE_SOME: Final = tuple(
-    _WAKE.replace("SELECT value ->> 0 FROM json_each(?)", ", ".join("?" * number)) for number in range(_FEW + 1)
+_IS_ASLEEP: Final = """enabled = 1 AND sweep_from IS NULL
+    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= :now)))
+    AND in_flight < iif(failures > 0, 1, max_in_flight)"""
+# Only a queue that is not ready is written to: most emits find all ready, and to see that takes half as long.
+_ANY_ASLEEP: Final = tuple(
+    f"""
+SELECT 1 FROM {values} CROSS JOIN procore_hooks_queues ON hook_id = column1 WHERE {_IS_ASLEEP.replace(":now", "?")}
+LIMIT 1"""
+    for values in _VALUES
 )
+_WAKE: Final = f"""
+UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until, 0)
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND {_IS_ASLEEP}
+"""
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
 # before them. So whatever lies above a head is fresh, or has something fresh before it.
 _PASS: Final = """
@@ -111,17 +118,14 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> t
     number = len(match.hook_ids)
     are_few = number <= _FEW and not match.dropping
     if are_few:
-        rows = [value for hook_id in match.hook_ids for value in (hook_id, event_id, now)]
-        cursor.execute(_INSERT_SOME[number], rows)
+        cursor.execute(_INSERT_SOME[number], (event_id, now, *match.hook_ids))
     else:
         cursor.execute(_INSERT_MANY, {"matches": match.as_json, "event": event_id, "now": now, "reason": DROPPED})
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - number + 1, last + 1))
-    if are_few:
-        cursor.execute(_WAKE_SOME[number], (now, *match.hook_ids, now))
-    else:
-        cursor.execute(_WAKE, (now, match.as_json, now))
+    if not are_few or cursor.execute(_ANY_ASLEEP[number], (*match.hook_ids, now)).fetchone():
+        cursor.execute(_WAKE, {"matches": match.as_json, "now": now})
     for hook_id in match.dropping:
         cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})
     return ids
