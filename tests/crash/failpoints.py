@@ -122,11 +122,10 @@ class Failpoint:
             connection.set_trace_callback(self._before_statement)
             return connection
 
-        @contextlib.contextmanager
-        def watched_write(database: Database) -> Iterator[sqlite3.Cursor]:
-            with write(database) as cursor:
-                yield cursor
+        def watched_write(database: Database, *arguments: Any) -> Any:
+            result = write(database, *arguments)
             self._reached(_AFTER_COMMIT.get(self._doing))
+            return result
 
         Database.connect = traced_connect  # type: ignore[method-assign]
         Database.write = watched_write  # type: ignore[method-assign, assignment]

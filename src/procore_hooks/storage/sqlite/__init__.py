@@ -185,11 +185,11 @@ class SQLiteStorage:
         """See `Storage.emit`."""
         if connection is not None:
             return self._emit_within(connection, requests, now)
-        if not self._matching.may_be_wanted(requests):
-            events = [request.event for request in requests]
-            if not any(match.hook_ids for match in self._database.read(self._matching.all_of, events)):
-                return [Emission(event) for event in events]
         at = stamp(now)
+        if not self._matching.may_be_wanted(requests) and not self._database.read(
+            self._matching.are_wanted, requests, at
+        ):
+            return [Emission(request.event) for request in requests]
         emissions = self._database.write(emit.emit_all, requests, at, self._matching, self._quarters)
         self._quarters.remember(at)
         self._wake()

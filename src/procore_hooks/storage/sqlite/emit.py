@@ -15,23 +15,21 @@ from ...exceptions import Conflict, IdempotencyConflict, InvalidInput
 from .._base import DROPPED, EmitRequest, EventIdTaken
 from .history import get_delivery
 from .hooks import require_hook
-from .matching import Match, MatchCache
+from .matching import VALUES, Match, MatchCache
 from .quarters import Quarters
+from .ready import ASLEEP
 from .rows import EVENT_COLUMNS, event_from_row, event_row, stamp
 
 __all__ = ["add_ping", "driver_connection", "emit_all", "savepoint"]
 
 _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# By the number of hooks: for a few, values are quicker than JSON.
-_FEW: Final = 32
-_VALUES: Final = tuple(f"(VALUES {', '.join(['(?)'] * number)})" for number in range(_FEW + 1))
-# OR FAIL, since SQLite need not keep a copy of each page then to be able to take back this statement alone: whatever
-# fails here takes back the whole emit.
-_INSERT_SOME: Final = tuple(
+# By the number of hooks. OR FAIL, since SQLite need not keep a copy of each page then to be able to take back this
+# statement alone: whatever fails here takes back the whole emit.
+_INSERT_FEW: Final = tuple(
     f"""
 INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at)
 SELECT column1, ?, 0, 0, ? FROM {values}"""
-    for values in _VALUES
+    for values in VALUES
 )
 _INSERT_MANY: Final = """
 INSERT OR FAIL INTO procore_hooks_deliveries
@@ -40,19 +38,10 @@ SELECT value ->> 0, :event, iif(value ->> 1 < 0, 4, 0), 0, :now,
     iif(value ->> 1 < 0, :now, NULL), iif(value ->> 1 < 0, :reason, NULL)
 FROM json_each(:matches) ORDER BY key
 """
-_IS_ASLEEP: Final = """enabled = 1 AND sweep_from IS NULL
-    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= :now)))
-    AND in_flight < iif(failures > 0, 1, max_in_flight)"""
-# Only a queue that is not ready is written to: most emits find all ready, and to see that takes half as long.
-_ANY_ASLEEP: Final = tuple(
-    f"""
-SELECT 1 FROM {values} CROSS JOIN procore_hooks_queues ON hook_id = column1 WHERE {_IS_ASLEEP.replace(":now", "?")}
-LIMIT 1"""
-    for values in _VALUES
-)
+# Most emits find all queues ready already, and leave their pages alone.
 _WAKE: Final = f"""
 UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until, 0)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND {_IS_ASLEEP}
+WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND {ASLEEP}
 """
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
 # before them. So whatever lies above a head is fresh, or has something fresh before it.
@@ -70,22 +59,22 @@ def emit_all(
 ) -> list[Emission]:
     """Store them all, in the transaction of `cursor`."""
     quarters.note(cursor, now)
-    matches = matching.all_of(cursor, [request.event for request in requests])
-    return [_emit(cursor, request, match, now) for request, match in zip(requests, matches, strict=True)]
+    return [_emit(cursor, request, now, matching) for request in requests]
 
 
-def _emit(cursor: sqlite3.Cursor, request: EmitRequest, match: Match, now: int) -> Emission:
+def _emit(cursor: sqlite3.Cursor, request: EmitRequest, now: int, matching: MatchCache) -> Emission:
     if request.idempotency_key is not None:
         earlier = _earlier(cursor, request.idempotency_key, request.fingerprint)
         if earlier is not None:
             return earlier
     event = request.event
+    match, is_asleep = matching.of(cursor, event, now)
     ids: tuple[int, ...] = ()
     uses = len(match.hook_ids) + (request.idempotency_key is not None)
     if uses:
         _insert_event(cursor, event, uses)
     if match.hook_ids:
-        ids = _fan_out(cursor, event.id, match, now)
+        ids = _fan_out(cursor, event.id, match, is_asleep, now)
     if request.idempotency_key is not None:
         cursor.execute(
             "INSERT INTO procore_hooks_idempotency_keys VALUES (?, ?, ?, ?, ?)",
@@ -114,17 +103,16 @@ def _insert_event(cursor: sqlite3.Cursor, event: Event, uses: int) -> None:
         raise EventIdTaken(event.id) from error
 
 
-def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, now: int) -> tuple[int, ...]:
+def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, is_asleep: bool, now: int) -> tuple[int, ...]:
     number = len(match.hook_ids)
-    are_few = number <= _FEW and not match.dropping
-    if are_few:
-        cursor.execute(_INSERT_SOME[number], (event_id, now, *match.hook_ids))
+    if match.are_few:
+        cursor.execute(_INSERT_FEW[number], (event_id, now, *match.hook_ids))
     else:
         cursor.execute(_INSERT_MANY, {"matches": match.as_json, "event": event_id, "now": now, "reason": DROPPED})
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - number + 1, last + 1))
-    if not are_few or cursor.execute(_ANY_ASLEEP[number], (*match.hook_ids, now)).fetchone():
+    if is_asleep:
         cursor.execute(_WAKE, {"matches": match.as_json, "now": now})
     for hook_id in match.dropping:
         cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["READY", "ready"]
+__all__ = ["ASLEEP", "READY", "ready"]
 
 _READY: Final = """CASE
     WHEN {enabled} <> 1 OR {sweep_from} IS NOT NULL OR {in_flight} >= iif({failures} > 0, 1, {max_in_flight}) THEN NULL
@@ -44,3 +44,7 @@ def ready(**columns: str) -> str:
 
 
 READY: Final = ready()
+# Not ready, or only later than a fresh delivery makes it.
+ASLEEP: Final = """enabled = 1 AND sweep_from IS NULL
+    AND (ready_at IS NULL OR (ready_at > 0 AND (paused_until IS NULL OR paused_until <= :now)))
+    AND in_flight < iif(failures > 0, 1, max_in_flight)"""
