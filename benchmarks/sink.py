@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import array
 import asyncio
+import collections
 import contextlib
 import http.client
 import json
 import os
 import re
+import select
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 from ._harness import ROOT
 
@@ -33,6 +36,7 @@ _ANSWER: Final = (
 _LENGTH: Final = re.compile(rb"\ncontent-length: *(\d+)", re.IGNORECASE)
 _WEBHOOK_ID: Final = re.compile(rb"\nwebhook-id: *(\S+)", re.IGNORECASE)
 _BACKLOG: Final = 4096
+_AT_ONCE: Final = 16_384
 
 
 class _Seen:
@@ -42,57 +46,114 @@ class _Seen:
         self.arrivals = array.array("d")
         self.began: dict[str, float] = {}
 
+    def told(self, path: bytes) -> bytes:
+        """What a GET of `path` is answered."""
+        if path == b"/reset":
+            self.__init__()  # type: ignore[misc]
+        if path == b"/arrivals":
+            return self.arrivals.tobytes()
+        if path == b"/cpu":
+            return repr(time.process_time()).encode()
+        if path == b"/began":
+            return json.dumps(self.began).encode()
+        return b"%d" % len(self.arrivals)
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, seen: _Seen, loop: asyncio.AbstractEventLoop) -> None:
-        self._seen, self._loop = seen, loop
-        self._buffer = b""
-        self._began = 0.0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+class _Connection:
+    __slots__ = ("began", "buffer", "socket")
 
-    def data_received(self, data: bytes) -> None:
-        if not self._buffer:
-            self._began = time.monotonic()
-        self._buffer = self._buffer + data if self._buffer else data
-        while (end := self._buffer.find(b"\r\n\r\n") + 4) > 3:
-            length = _LENGTH.search(self._buffer, 0, end)
-            whole = end + (int(length[1]) if length else 0)
-            if len(self._buffer) < whole:
-                return
-            head, self._buffer = self._buffer[:end], self._buffer[whole:]
-            self._answer(head)
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.buffer = b""
+        self.began = 0.0
 
-    def _answer(self, head: bytes) -> None:
-        if head.startswith(b"GET "):
-            body = self._asked(head[4 : head.index(b" ", 4)])
-            self._write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+class _Server:
+    """Bare sockets, since what asyncio does before it hands over the first byte would be counted against the sender."""
+
+    def __init__(self) -> None:
+        self._seen = _Seen()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._poll = select.epoll()
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._connections: dict[int, _Connection] = {}
+        self._late: collections.deque[tuple[float, _Connection]] = collections.deque()
+
+    def serve(self) -> NoReturn:
+        """Answer whoever comes."""
+        while True:
+            wait = max(0.0, self._late[0][0] - time.monotonic()) if self._late else None
+            for descriptor, _ in self._poll.poll(wait):
+                # Before anything is done, since it is the moment of the first byte.
+                now = time.monotonic()
+                connection = self._connections.get(descriptor)
+                if connection is None:
+                    self._accept()
+                else:
+                    self._receive(connection, now)
+            while self._late and self._late[0][0] <= time.monotonic():
+                self._answer(self._late.popleft()[1])
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                accepted, _ = self._listener.accept()
+                accepted.setblocking(False)
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._connections[accepted.fileno()] = _Connection(accepted)
+                self._poll.register(accepted, select.EPOLLIN)
+
+    def _receive(self, connection: _Connection, now: float) -> None:
+        try:
+            data = connection.socket.recv(_AT_ONCE)
+        except BlockingIOError:
             return
-        self._seen.arrivals.append(self._began)
+        except OSError:
+            data = b""
+        if not data:
+            self._end(connection)
+            return
+        if not connection.buffer:
+            connection.began = now
+        buffer = connection.buffer + data if connection.buffer else data
+        while (end := buffer.find(b"\r\n\r\n") + 4) > 3:
+            length = _LENGTH.search(buffer, 0, end)
+            whole = end + (int(length[1]) if length else 0)
+            if len(buffer) < whole:
+                break
+            head, buffer = buffer[:end], buffer[whole:]
+            self._take(connection, head)
+        connection.buffer = buffer
+
+    def _take(self, connection: _Connection, head: bytes) -> None:
+        if head.startswith(b"GET "):
+            body = self._seen.told(head[4 : head.index(b" ", 4)])
+            # It is the benchmark's own, and reads what may be more than a buffer holds.
+            connection.socket.setblocking(True)
+            connection.socket.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+            connection.socket.setblocking(False)
+            return
+        self._seen.arrivals.append(connection.began)
         if head.startswith(b"POST /slow"):
-            self._loop.call_later(_DELAY, self._write, _ANSWER)
+            self._late.append((time.monotonic() + _DELAY, connection))
             return
         if head.startswith(b"POST /timed"):
             webhook_id = _WEBHOOK_ID.search(head)
             if webhook_id:
-                self._seen.began[webhook_id[1].decode()] = self._began
-        self._write(_ANSWER)
+                self._seen.began[webhook_id[1].decode()] = connection.began
+        self._answer(connection)
 
-    def _asked(self, path: bytes) -> bytes:
-        if path == b"/reset":
-            self._seen.__init__()  # type: ignore[misc]
-        if path == b"/arrivals":
-            return self._seen.arrivals.tobytes()
-        if path == b"/cpu":
-            return repr(time.process_time()).encode()
-        if path == b"/began":
-            return json.dumps(self._seen.began).encode()
-        return b"%d" % len(self._seen.arrivals)
+    def _answer(self, connection: _Connection) -> None:
+        # It is gone, or does not read: whoever sends too much of that will notice.
+        with contextlib.suppress(OSError):
+            connection.socket.send(_ANSWER)
 
-    def _write(self, answer: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(answer)  # type: ignore[attr-defined]
+    def _end(self, connection: _Connection) -> None:
+        self._poll.unregister(connection.socket)
+        del self._connections[connection.socket.fileno()]
+        connection.socket.close()
 
 
 class Sink:
@@ -153,13 +214,6 @@ def sink() -> Iterator[Sink]:
             process.stdin.close()
 
 
-async def _serve() -> None:
-    loop, seen = asyncio.get_running_loop(), _Seen()
-    server = await loop.create_server(lambda: _Connection(seen, loop), "127.0.0.1", 0, backlog=_BACKLOG)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
 def _leave_with_parent() -> None:
     sys.stdin.read()
     os._exit(0)
@@ -198,4 +252,6 @@ if __name__ == "__main__":
         _measure()
     else:
         threading.Thread(target=_leave_with_parent, daemon=True).start()
-        asyncio.run(_serve())
+        server = _Server()
+        print(server.port, flush=True)
+        server.serve()

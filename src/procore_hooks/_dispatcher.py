@@ -99,7 +99,7 @@ class Dispatcher:
             StorageError: the storage is closed.
         """
         began: Future[None] = Future()
-        engine = self._take_on()
+        engine = self._take_on(has_own_loop=True)
         self._thread = threading.Thread(
             target=self._run_in_thread, args=(engine, began), name="procore-hooks-dispatcher", daemon=True
         )
@@ -152,7 +152,7 @@ class Dispatcher:
             Conflict: it is running already, or an event loop runs in this thread.
         """
         _refuse_running_loop("run_async()")
-        _run_in_own_loop(self._run_engine(self._take_on()))
+        _run_in_own_loop(self._run_engine(self._take_on(has_own_loop=True)))
 
     # In the caller's loop
 
@@ -162,10 +162,10 @@ class Dispatcher:
         Raises:
             Conflict: it is running already.
         """
-        await self._run_engine(self._take_on())
+        await self._run_engine(self._take_on(has_own_loop=False))
 
     async def __aenter__(self) -> Self:
-        engine = self._take_on()
+        engine = self._take_on(has_own_loop=False)
         # From here on there is something to drain. Nothing is awaited: a cancellation would leave the task behind.
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run_engine(engine))
@@ -199,7 +199,7 @@ class Dispatcher:
         _refuse_running_loop("drain_async()")
         engine, loop = self._running_engine()
         if engine is None or loop is None:
-            return _run_in_own_loop(self._drain_alone(timeout))
+            return _run_in_own_loop(self._drain_alone(timeout, has_own_loop=True))
         drain = engine.drain()
         try:
             return drain.done.result(timeout)
@@ -210,7 +210,7 @@ class Dispatcher:
         """The same as `drain`, awaited."""
         engine, loop = self._running_engine()
         if engine is None or loop is None:
-            return await self._drain_alone(timeout)
+            return await self._drain_alone(timeout, has_own_loop=False)
         drain = engine.drain()
         try:
             async with asyncio.timeout(timeout):
@@ -218,8 +218,8 @@ class Dispatcher:
         except TimeoutError:
             return engine.so_far(drain)
 
-    async def _drain_alone(self, longest: float | None) -> DrainReport:
-        engine = self._take_on()
+    async def _drain_alone(self, longest: float | None, *, has_own_loop: bool) -> DrainReport:
+        engine = self._take_on(has_own_loop=has_own_loop)
         horizon = self._settings.registry.clock.now()
         try:
             async with asyncio.timeout(longest):
@@ -232,13 +232,13 @@ class Dispatcher:
 
     # Which engine is at work
 
-    def _take_on(self) -> Engine:
+    def _take_on(self, *, has_own_loop: bool) -> Engine:
         with self._lock:
             if self._running_engine()[0] is not None:
                 raise Conflict("this dispatcher is running already: stop() it first, or make another one")
             self._pid = os.getpid()
             self._ended = threading.Event()
-            self._engine, self._thread = Engine(self._settings), None
+            self._engine, self._thread = Engine(self._settings, has_own_loop=has_own_loop), None
             return self._engine
 
     def _let_go(self) -> None:

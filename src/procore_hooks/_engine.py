@@ -70,10 +70,15 @@ class EngineSettings:
 
 
 class Engine:
-    """One run of a dispatcher, in one event loop. `stop`, `wake` and `drain` may be called from any thread."""
+    """One run of a dispatcher, in one event loop. `stop`, `wake` and `drain` may be called from any thread.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    Args:
+        has_own_loop: nothing else runs in the loop, so that it may be kept waiting while nothing is under way.
+    """
+
+    def __init__(self, settings: EngineSettings, *, has_own_loop: bool) -> None:
         self._settings = settings
+        self._has_own_loop = has_own_loop
         self._storage = settings.registry.storage
         self._clock = ClockFollower(settings.registry.clock)
         self._lease = timedelta(seconds=settings.timeouts.total) + _LEASE_MARGIN
@@ -87,7 +92,7 @@ class Engine:
         self._wake_asked = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
-        self._pending: tuple[asyncio.Future[Turn], list[Settlement]] | None = None
+        self._pending: tuple[asyncio.Future[Turn], Sequence[Settlement]] | None = None
         self._horizon: datetime | None = None
 
     # From any thread
@@ -194,10 +199,8 @@ class Engine:
         batch = self._in_flight.take_settlements()
         capacity = 0 if self._stopping else max(0, self._settings.max_in_flight - len(self._in_flight))
         reading = self._clock.reading
-        future = self._begin_turn(batch, now, capacity)
-        self._pending = future, batch
         try:
-            turn = await asyncio.shield(future)
+            turn = await self._stored(batch, now, capacity)
         except Exception as error:
             self._pending = None
             by = self._clock.set_since(reading)
@@ -214,13 +217,19 @@ class Engine:
         by = self._clock.set_since(reading)
         return attrs.evolve(turn, claims=tuple(moved_claim(one, by) for one in turn.claims)) if by else turn
 
-    def _begin_turn(self, batch: Sequence[Settlement], now: datetime, capacity: int) -> asyncio.Future[Turn]:
+    async def _stored(self, batch: Sequence[Settlement], now: datetime, capacity: int) -> Turn:
+        turn = self._storage_turn(batch, now, capacity)
+        if self._has_own_loop and not len(self._in_flight):
+            return self._thread.call_here(turn)
+        future = self._thread.call(turn)
+        self._pending = future, batch
+        return await asyncio.shield(future)
+
+    def _storage_turn(self, batch: Sequence[Settlement], now: datetime, capacity: int) -> Callable[[], Turn]:
         due_by = now if self._horizon is None else min(self._horizon, now)
         reading = self._clock.reading
-        return self._thread.call(
-            lambda: self._storage.turn(
-                batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity, reading=reading
-            )
+        return lambda: self._storage.turn(
+            batch, now=now, due_by=due_by, lease=self._lease, capacity=capacity, reading=reading
         )
 
     def _now(self) -> datetime:
@@ -353,7 +362,7 @@ class Engine:
         if not batch:
             return
         try:
-            self._account(await self._begin_turn(batch, now, 0))
+            self._account(await self._thread.call(self._storage_turn(batch, now, 0)))
         except Exception as error:
             # Their leases run out, and another dispatcher goes on with them.
             self._log_trouble(error)

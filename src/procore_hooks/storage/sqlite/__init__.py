@@ -190,8 +190,10 @@ class SQLiteStorage:
             self._matching.are_wanted, requests, at
         ):
             return [Emission(request.event) for request in requests]
-        emissions = self._database.write(emit.emit_all, requests, at, self._matching, self._quarters)
+        emissions, has_woken = self._database.write(emit.emit_all, requests, at, self._matching, self._quarters)
         self._quarters.remember(at)
+        if has_woken:
+            self._turns.expect()
         self._wake()
         return emissions
 
@@ -199,7 +201,8 @@ class SQLiteStorage:
         try:
             caller = emit.driver_connection(connection, self._database.path)
             with emit.savepoint(caller) as cursor:
-                return emit.emit_all(cursor, requests, stamp(now), self._matching, self._quarters)
+                emissions, _ = emit.emit_all(cursor, requests, stamp(now), self._matching, self._quarters)
+                return emissions
         except sqlite3.Error as error:
             raise storage_error(error, self._database.path) from error
 

@@ -161,6 +161,8 @@ def _with_the_first(hook: Hook, row: Sequence[Any]) -> Queue:
     queue = Queue(hook, room, epoch, failures, head, is_short=room <= 0, new_head=head)
     if not queue.is_short:
         queue.take(1, [] if returned is None else [returned], [] if fresh is None else [fresh], beyond)
+        # Where a single event waits, which is where most emits find a dispatcher, no statement asks for more.
+        queue.is_short = queue.is_short or (returned is None and beyond != 0)
     return queue
 
 

@@ -56,17 +56,18 @@ WHERE hook_id = :hook AND NOT EXISTS (
 
 def emit_all(
     cursor: sqlite3.Cursor, requests: Sequence[EmitRequest], now: int, matching: MatchCache, quarters: Quarters
-) -> list[Emission]:
-    """Store them all, in the transaction of `cursor`."""
+) -> tuple[list[Emission], bool]:
+    """Store them all, in the transaction of `cursor`. Returns, too, whether a queue may have been made ready."""
     quarters.note(cursor, now)
-    return [_emit(cursor, request, now, matching) for request in requests]
+    emitted = [_emit(cursor, request, now, matching) for request in requests]
+    return [emission for emission, _ in emitted], any(has_woken for _, has_woken in emitted)
 
 
-def _emit(cursor: sqlite3.Cursor, request: EmitRequest, now: int, matching: MatchCache) -> Emission:
+def _emit(cursor: sqlite3.Cursor, request: EmitRequest, now: int, matching: MatchCache) -> tuple[Emission, bool]:
     if request.idempotency_key is not None:
         earlier = _earlier(cursor, request.idempotency_key, request.fingerprint)
         if earlier is not None:
-            return earlier
+            return earlier, False
     event = request.event
     match, is_asleep = matching.of(cursor, event, now)
     ids: tuple[int, ...] = ()
@@ -80,7 +81,7 @@ def _emit(cursor: sqlite3.Cursor, request: EmitRequest, now: int, matching: Matc
             "INSERT INTO procore_hooks_idempotency_keys VALUES (?, ?, ?, ?, ?)",
             (request.idempotency_key, request.fingerprint, event.id, json.dumps(ids), now),
         )
-    return Emission(event, ids)
+    return Emission(event, ids), is_asleep and bool(ids)
 
 
 def _earlier(cursor: sqlite3.Cursor, key: str, fingerprint: bytes) -> Emission | None:

@@ -47,6 +47,11 @@ class Turns:
         self._request_ids: dict[RequestKey, int] = {}
         self._hooks = HookCache(keys)
         self._settled = 0  # since the last checkpoint
+        self._is_expected = False
+
+    def expect(self) -> None:
+        """A queue was made ready: the next turn need not look first whether there is anything to do."""
+        self._is_expected = True
 
     def turn(
         self,
@@ -59,9 +64,12 @@ class Turns:
     ) -> Turn:
         """See `Storage.turn`."""
         at, due = stamp(now), stamp(due_by)
+        is_expected, self._is_expected = self._is_expected and capacity > 0, False
         # Most turns of an idle dispatcher end here, without a write.
-        if not settlements and (idle := self._if_idle(at, due, capacity, reading)) is not None:
-            return idle
+        if not settlements and not is_expected:
+            idle = self._if_idle(at, due, capacity, reading)
+            if idle is not None:
+                return idle
         settling = Settling(self._request_ids)
         turn, picked = self._database.write(self._change, settling, settlements, at, due, lease, capacity, reading)
         self._remember(settling.stored)
