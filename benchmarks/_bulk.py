@@ -33,6 +33,9 @@ _READY: Final = """
 UPDATE procore_hooks_queues SET ready_at = 0 WHERE ready_at IS NULL AND in_flight < max_in_flight
     AND hook_id BETWEEN :hook AND :hook + :hooks - 1
 """
+_INDEXED: Final = """
+UPDATE procore_hooks_turns SET indexed_through = (SELECT max(id) FROM procore_hooks_deliveries)
+"""
 # Every hundredth event failed with all hooks; the others were delivered.
 _OVER: Final = f"""
 {_NUMBERS} INSERT INTO procore_hooks_deliveries
@@ -70,6 +73,7 @@ def add_waiting(path: Path, hook_id: int, number: int, hooks: int = 1) -> None:
             cursor.execute(_EVENTS, values)
             cursor.execute(_WAITING, values)
             cursor.execute(_READY, values)
+            cursor.execute(_INDEXED)
     _tell(path, number, began)
 
 
@@ -86,6 +90,7 @@ def add_history(path: Path, hook_id: int, number: int, hooks: int) -> None:
             cursor.execute(_EVENTS, values | {"number": deliveries // hooks})
             cursor.execute(_OVER, values | {"number": deliveries})
             cursor.execute(_ATTEMPTS, values)
+            cursor.execute(_INDEXED)
     with _cursor(path) as cursor:
         cursor.execute("UPDATE procore_hooks_queues SET head = (SELECT max(id) FROM procore_hooks_deliveries)")
     _tell(path, number, began)

@@ -19,7 +19,7 @@ import pytest
 
 from procore_hooks import InvalidInput, SchemaTooNew, SQLiteStorage, StorageCorrupt, StorageError
 from procore_hooks.storage.sqlite import connection as connection_module
-from procore_hooks.storage.sqlite import schema
+from procore_hooks.storage.sqlite import emit, schema
 from procore_hooks.storage.sqlite.quarters import Quarters
 from procore_hooks.storage.sqlite.schema import APPLICATION_ID, VERSION
 from procore_hooks.testing import _contract_values as make
@@ -54,7 +54,7 @@ def test_a_new_file_says_whose_it_is(path: Path, storage: SQLiteStorage, rows: R
     assert path.read_bytes().startswith(b"SQLite format 3\0")
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
 def test_a_file_of_an_older_schema_is_brought_up(
     path: Path, monkeypatch: pytest.MonkeyPatch, rows: Rows, version: int
 ) -> None:
@@ -62,10 +62,13 @@ def test_a_file_of_an_older_schema_is_brought_up(
     with monkeypatch.context() as older:
         older.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:version])
         older.setattr(schema, "VERSION", version)
-        # Then it was the file's own triggers that noted the quarters.
-        older.setattr(Quarters, "note", lambda *_: None)
+        # Then emits put their deliveries into all indexes themselves.
+        statements = [one.replace(", unindexed)", ")").replace("?, 1 FROM", "? FROM") for one in emit._INSERT_FEW]
+        older.setattr(emit, "_INSERT_FEW", statements)
+        if version < 5:  # and the file's own triggers noted the quarters
+            older.setattr(Quarters, "note", lambda *_: None)
         storage = SQLiteStorage(path)
-        make.listening(storage)
+        hook = make.listening(storage, max_in_flight=50)
         for hour in (0, 2, 1, 30):
             make.emit_many(storage, 2, now=at(3600 * hour))
         storage.close()
@@ -76,6 +79,9 @@ def test_a_file_of_an_older_schema_is_brought_up(
         assert rows("PRAGMA user_version") == [(VERSION,)]
         counted = [storage.count_deliveries(None, at(3600 * hour)).get("enqueued", 0) for hour in (0, 1, 2, 30, 31, 32)]
         assert counted == [10, 8, 6, 4, 1, 0]
+        assert storage.count_deliveries(hook.id, at(3600)) == {"enqueued": 8}
+        assert [one.id for one in make.history(storage, hook.id)] == list(range(10, 0, -1))
+        assert [claim.delivery_id for claim in make.turn(storage, now=at(3600 * 32)).claims] == list(range(1, 11))
 
 
 def test_opening_again_changes_nothing(path: Path) -> None:

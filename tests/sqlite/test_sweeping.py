@@ -96,7 +96,7 @@ def drop_without_sweep(storage: SQLiteStorage, hook: Hook, verb: str) -> None:
     if verb == "delete":
         storage._database.write(hooks_module.delete_hook, hook.id, T0, "gone")
     else:
-        storage._database.write(hooks_module.disable_hook, hook.id, T0, "gone", None)
+        storage._write_by_index(hooks_module.disable_hook, hook.id, T0, "gone", None)
 
 
 @pytest.mark.parametrize("verb", ["disable", "delete"])
@@ -139,6 +139,6 @@ def test_many_dropped_queues_share_the_turns(storage: SQLiteStorage, discarded: 
     dropped = [make.listening(storage) for _ in range(30)]
     make.emit_many(storage, 100)
     for hook in dropped:
-        storage._database.write(hooks_module.disable_hook, hook.id, T0, "gone", None)
+        storage._write_by_index(hooks_module.disable_hook, hook.id, T0, "gone", None)
     assert [make.turn(storage, now=at(1)).discarded for _ in range(4)] == [1000, 1000, 1000, 0]
     assert discarded() == 3000

@@ -18,6 +18,7 @@ from .._base import Changes, DeliveryQuery, EmitRequest, HookQuery, Wanted
 from . import emit, history, hooks
 from .connection import Database, Durability, JournalMode, storage_error
 from .encryption import reencrypt
+from .indexing import with_index
 from .matching import MatchCache
 from .quarters import Quarters
 from .rows import stamp
@@ -103,9 +104,12 @@ class SQLiteStorage:
             wake()
 
     def _write_and_wake(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
-        result = self._database.write(work, *arguments)
+        result = self._write_by_index(work, *arguments)
         self._wake()
         return result
+
+    def _write_by_index(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
+        return self._database.write(with_index, work, *arguments)
 
     # Hooks
 
@@ -131,7 +135,7 @@ class SQLiteStorage:
 
     def disable_hook(self, hook_id: int, now: datetime, drop_reason: str | None) -> Hook:
         """See `Storage.disable_hook`."""
-        hook = self._database.write(hooks.disable_hook, hook_id, now, drop_reason, self._keys)
+        hook = self._write_by_index(hooks.disable_hook, hook_id, now, drop_reason, self._keys)
         if drop_reason is not None:
             self._sweep(hook_id, now)
         return hook
@@ -145,7 +149,7 @@ class SQLiteStorage:
         # What is dropped is decided with the first commit. Should this process die here, the next turn goes on.
         swept = 1
         while swept:
-            swept = self._database.write(sweep, stamp(now), stamp(now), hook_id)
+            swept = self._write_by_index(sweep, stamp(now), stamp(now), hook_id)
 
     def reencrypt(self) -> int:
         """Encrypt with the current key what is plain or encrypted with an older one. Returns how many hooks that was.

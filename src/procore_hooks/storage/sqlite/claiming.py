@@ -34,8 +34,9 @@ _RETURNED: Final = """FROM procore_hooks_deliveries INDEXED BY procore_hooks_del
     WHERE hook_id = q.hook_id AND due_at IS NOT NULL AND due_at <= :due ORDER BY due_at, id LIMIT"""
 _FRESH: Final = """FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_hook
     WHERE hook_id = q.hook_id AND id > q.head AND state = 0 AND due_at IS NULL AND lease_until IS NULL
+        AND unindexed IS NULL
     ORDER BY id LIMIT"""
-_GREATEST: Final = "(SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = q.hook_id)"
+_GREATEST: Final = "(SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = q.hook_id AND unindexed IS NULL)"
 # With the first delivery of each, which is all there is room for where many hooks wait: to ask for them by themselves
 # would take half of a turn. `beyond` is 0 where a second fresh one follows, else the greatest id of the hook.
 _PICK_QUEUES: Final = f"""

@@ -15,6 +15,7 @@ from ...exceptions import Conflict, IdempotencyConflict, InvalidInput
 from .._base import DROPPED, EmitRequest, EventIdTaken
 from .history import get_delivery
 from .hooks import require_hook
+from .indexing import fills_up, index_deliveries
 from .matching import VALUES, Match, MatchCache
 from .quarters import Quarters
 from .ready import ASLEEP
@@ -27,8 +28,8 @@ _INSERT_EVENT: Final = "INSERT INTO procore_hooks_events VALUES (?, ?, ?, ?, ?, 
 # statement alone: whatever fails here takes back the whole emit.
 _INSERT_FEW: Final = tuple(
     f"""
-INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at)
-SELECT column1, ?, 0, 0, ? FROM {values}"""
+INSERT OR FAIL INTO procore_hooks_deliveries (hook_id, event_id, state, attempt_count, created_at, unindexed)
+SELECT column1, ?, 0, 0, ?, 1 FROM {values}"""
     for values in VALUES
 )
 _INSERT_MANY: Final = """
@@ -44,13 +45,16 @@ UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until
 WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND {ASLEEP}
 """
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
-# before them. So whatever lies above a head is fresh, or has something fresh before it.
+# before them. So whatever lies above a head is fresh, or has something fresh before it. All of the hook's are in its
+# index: whatever made it drop put them in.
 _PASS: Final = """
 UPDATE procore_hooks_queues SET head = (
-    SELECT max(id) FROM procore_hooks_deliveries d WHERE d.hook_id = procore_hooks_queues.hook_id)
+    SELECT max(id) FROM procore_hooks_deliveries d
+    WHERE d.hook_id = procore_hooks_queues.hook_id AND d.unindexed IS NULL)
 WHERE hook_id = :hook AND NOT EXISTS (
-    SELECT 1 FROM procore_hooks_deliveries d
-    WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > procore_hooks_queues.head AND d.id < :before)
+    SELECT 1 FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_hook
+    WHERE d.hook_id = procore_hooks_queues.hook_id AND d.unindexed IS NULL AND d.id > procore_hooks_queues.head
+        AND d.id < :before)
 """
 
 
@@ -115,6 +119,8 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, is_asleep: boo
     ids = tuple(range(last - number + 1, last + 1))
     if is_asleep:
         cursor.execute(_WAKE, {"matches": match.as_json, "now": now})
+    if fills_up(ids):
+        index_deliveries(cursor)
     for hook_id in match.dropping:
         cursor.execute(_PASS, {"hook": hook_id, "before": ids[0]})
     return ids

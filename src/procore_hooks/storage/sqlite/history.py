@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import attrs
+
 from ..._core.models import Attempt, Delivery, DeliveryStatus
 from ..._core.states import WAITING
 from ...exceptions import Conflict, NotFound
 from .._base import DeliveryQuery
 from .connection import Database
 from .hooks import require_hook
+from .indexing import UNINDEXED
 from .quarters import QUARTER, Quarters
 from .ready import READY
 from .rows import ATTEMPTS_PER_DELIVERY, EVENT_COLUMNS, STATES, attempt_from_row, delivery_from_row, stamp
@@ -50,13 +53,16 @@ _FAILING: Final[frozenset[DeliveryStatus]] = frozenset({"retrying", "failed", "d
 _PRUNED_AT_ONCE: Final = 500
 # From the first delivery of that quarter of an hour on, and not from the first of all. Each way is named: what ANALYZE
 # found in a file with one busy hook would mislead.
-_SINCE: Final = f"""
-FROM procore_hooks_deliveries d %s
-WHERE d.id >= (SELECT min(first_id) FROM procore_hooks_times WHERE quarter >= :since / {QUARTER})
-    AND d.created_at >= :since AND d.hook_id %s
+_FIRST_SINCE: Final = f"(SELECT min(first_id) FROM procore_hooks_times WHERE quarter >= :since / {QUARTER})"
+_OF_ALL_SINCE: Final = f"""
+FROM procore_hooks_deliveries d NOT INDEXED WHERE d.id >= {_FIRST_SINCE} AND created_at >= :since AND hook_id <> 0
 """
-_OF_ALL_SINCE: Final = _SINCE % ("NOT INDEXED", "<> 0")
-_OF_HOOK_SINCE: Final = _SINCE % ("INDEXED BY procore_hooks_deliveries_hook", "= :hook")
+_OF_HOOK_SINCE: Final = f"""
+FROM (SELECT created_at, state FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_hook
+    WHERE d.id >= {_FIRST_SINCE} AND created_at >= :since AND hook_id = :hook AND unindexed IS NULL
+    UNION ALL SELECT created_at, state FROM procore_hooks_deliveries d NOT INDEXED
+    WHERE {UNINDEXED} AND created_at >= :since AND hook_id = :hook)
+"""
 
 
 def get_delivery(cursor: sqlite3.Cursor, delivery_id: int) -> Delivery:
@@ -71,15 +77,28 @@ def list_deliveries(cursor: sqlite3.Cursor, query: DeliveryQuery) -> list[Delive
     """The deliveries that fit, newest first."""
     if query.hook_id is not None:
         payload_version_of(cursor, query.hook_id)
-    sql, parameters = _list_statement(query)
-    return _with_attempts(cursor, cursor.execute(sql, parameters).fetchall(), _IN_LISTS)
+    rows: list[Sequence[Any]] = []
+    # The newest first, which may not be in the index of their hook yet.
+    for is_indexed in (False, True) if _is_by_hook(query) else (True,):
+        if len(rows) < query.limit:
+            sql, parameters = _list_statement(attrs.evolve(query, limit=query.limit - len(rows)), is_indexed=is_indexed)
+            rows += cursor.execute(sql, parameters).fetchall()
+    return _with_attempts(cursor, rows, _IN_LISTS)
 
 
-def _list_statement(query: DeliveryQuery) -> tuple[str, list[Any]]:
+def _is_by_hook(query: DeliveryQuery) -> bool:
+    """Whether the index by hook finds them, and none of those on failures."""
+    return query.hook_id is not None and not (query.statuses and query.statuses <= _FAILING)
+
+
+def _list_statement(query: DeliveryQuery, *, is_indexed: bool = True) -> tuple[str, list[Any]]:
     conditions: list[str] = []
     parameters: list[Any] = []
     # Named: after an ANALYZE that saw one hook with nearly all, SQLite would look for those of any hook by their ids.
-    index = "" if query.hook_id is None else " INDEXED BY procore_hooks_deliveries_hook"
+    index = ""
+    if _is_by_hook(query):
+        index = " INDEXED BY procore_hooks_deliveries_hook" if is_indexed else " NOT INDEXED"
+        conditions.append("d.unindexed IS NULL" if is_indexed else UNINDEXED)
     if query.statuses:
         if query.statuses <= _FAILING:
             conditions.append(FAILING)
@@ -184,7 +203,7 @@ def recover(
 def count_deliveries(cursor: sqlite3.Cursor, hook_id: int | None, since: datetime) -> dict[DeliveryStatus, int]:
     """How many are in each status."""
     rows = cursor.execute(
-        f"SELECT d.state, count(*) {_OF_ALL_SINCE if hook_id is None else _OF_HOOK_SINCE} GROUP BY 1",
+        f"SELECT state, count(*) {_OF_ALL_SINCE if hook_id is None else _OF_HOOK_SINCE} GROUP BY 1",
         {"since": stamp(since), "hook": hook_id},
     )
     return {STATES[state]: count for state, count in rows.fetchall()}
@@ -195,7 +214,7 @@ def count_in_buckets(
 ) -> list[dict[DeliveryStatus, int]]:
     """How many were created in each span of time, by status."""
     rows = cursor.execute(
-        f"""SELECT min((d.created_at - :since) / :width, :last), d.state, count(*)
+        f"""SELECT min((created_at - :since) / :width, :last), state, count(*)
         {_OF_ALL_SINCE if hook_id is None else _OF_HOOK_SINCE} GROUP BY 1, 2""",
         {"since": stamp(since), "width": width // timedelta.resolution, "last": number - 1, "hook": hook_id},
     )
@@ -252,7 +271,7 @@ def _prune_rows(cursor: sqlite3.Cursor, ids: str) -> int:
     greatest = cursor.execute("SELECT max(id) FROM procore_hooks_deliveries").fetchone()[0]
     cursor.execute("DELETE FROM procore_hooks_deliveries WHERE id IN (SELECT value FROM json_each(?))", (ids,))
     pruned = int(cursor.rowcount)
-    cursor.execute("DELETE FROM procore_hooks_deliveries WHERE hook_id = 0")
+    cursor.execute("DELETE FROM procore_hooks_deliveries WHERE hook_id = 0 AND unindexed IS NULL")
     cursor.execute(
         """INSERT OR IGNORE INTO procore_hooks_deliveries (id, hook_id, event_id, state, attempt_count, created_at)
         VALUES (?, 0, 0, 5, 0, 0)""",

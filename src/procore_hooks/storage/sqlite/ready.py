@@ -25,8 +25,8 @@ __all__ = ["ASLEEP", "READY", "ready"]
 
 _READY: Final = """CASE
     WHEN {enabled} <> 1 OR {sweep_from} IS NOT NULL OR {in_flight} >= iif({failures} > 0, 1, {max_in_flight}) THEN NULL
-    WHEN EXISTS (SELECT 1 FROM procore_hooks_deliveries d
-        WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > {head})
+    WHEN EXISTS (SELECT 1 FROM procore_hooks_deliveries d INDEXED BY procore_hooks_deliveries_hook
+        WHERE d.hook_id = procore_hooks_queues.hook_id AND d.id > {head} AND d.unindexed IS NULL)
         THEN iif({paused_until} > :due, {paused_until}, 0)
     ELSE (SELECT iif(max(d.due_at, coalesce({paused_until}, 0)) > :due,
             max(d.due_at, coalesce({paused_until}, 0)), 0)

@@ -190,7 +190,16 @@ CREATE INDEX procore_hooks_deliveries_failing_of_hook
     ON procore_hooks_deliveries (hook_id, id) WHERE {FAILING};
 """
 
-_MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+# See `indexing`.
+_VERSION_7: Final = """
+ALTER TABLE procore_hooks_deliveries ADD COLUMN unindexed INTEGER;
+ALTER TABLE procore_hooks_turns ADD COLUMN indexed_through INTEGER NOT NULL DEFAULT 0;
+UPDATE procore_hooks_turns SET indexed_through = (SELECT coalesce(max(id), 0) FROM procore_hooks_deliveries);
+DROP INDEX procore_hooks_deliveries_hook;
+CREATE INDEX procore_hooks_deliveries_hook ON procore_hooks_deliveries (hook_id, id) WHERE unindexed IS NULL;
+"""
+
+_MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 VERSION: Final = len(_MIGRATIONS)
 
 

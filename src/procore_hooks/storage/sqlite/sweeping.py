@@ -20,7 +20,7 @@ _SWEPT_AT_ONCE: Final = 1000
 _DROP: Final = """
 UPDATE procore_hooks_queues SET drop_reason = :reason, sweep_from = coalesce(sweep_from, head), ready_at = NULL,
 (dropped_through, head) = (SELECT m, m FROM (SELECT coalesce(max(id), 0) AS m FROM procore_hooks_deliveries d
-    WHERE d.hook_id = :hook))
+    WHERE d.hook_id = :hook AND d.unindexed IS NULL))
 WHERE hook_id = :hook
 """
 _SWEEP_RETURNED: Final = """
@@ -32,6 +32,7 @@ _SWEEP_FRESH: Final = """
 SELECT json_group_array(id) FROM (
     SELECT id FROM procore_hooks_deliveries INDEXED BY procore_hooks_deliveries_hook
     WHERE hook_id = :hook AND id > :start AND id <= :through AND state = 0 AND lease_until IS NULL
+        AND unindexed IS NULL
     ORDER BY id LIMIT :left)
 """
 _DISCARD: Final = """

@@ -18,6 +18,7 @@ from ...keyring import KeyRing
 from .claiming import HookCache, Queue, end_waits, load_claims, pick
 from .clocks import clock_reading, follow_clock
 from .connection import Database
+from .indexing import index_deliveries
 from .rows import moment, stamp
 from .settling import RequestKey, Settling
 from .sweeping import sweep
@@ -35,7 +36,8 @@ _DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at 
 _NEXT_DUE: Final = f"SELECT {_DUE}"
 # One statement instead of one for each thing that most turns find nothing to do for.
 _STATE: Final = f"""
-SELECT {_DUE}, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0), steady, ahead
+SELECT {_DUE}, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0), steady, ahead,
+    indexed_through < (SELECT max(id) FROM procore_hooks_deliveries)
 FROM procore_hooks_turns"""
 
 
@@ -93,7 +95,9 @@ class Turns:
         reading: ClockReading | None,
     ) -> tuple[Turn, Sequence[Queue]]:
         """All that a turn writes. Returns it without its claims, and what was picked of them."""
-        _, lease_until, sweeping, waits_until, steady, ahead = cursor.execute(_STATE).fetchone()
+        _, lease_until, sweeping, waits_until, steady, ahead, may_lack_index = cursor.execute(_STATE).fetchone()
+        if may_lack_index:
+            index_deliveries(cursor)
         moved = reading is not None and follow_clock(cursor, reading, clock_reading(steady, ahead))
         settled, late = settling.settle(cursor, settlements, at, due)
         swept = sweep(cursor, at, due) if sweeping or settling.has_dropped else 0
@@ -108,7 +112,7 @@ class Turns:
 
     def _if_idle(self, at: int, due: int, capacity: int, reading: ClockReading | None) -> Turn | None:
         """The turn, if there is nothing to do in it besides settling."""
-        ready_at, lease_until, sweeping, _, steady, ahead = self._database.read(_state)
+        ready_at, lease_until, sweeping, _, steady, ahead, _ = self._database.read(_state)
         moved = reading is not None and bool(reading.set_since(clock_reading(steady, ahead)))
         claimable = capacity > 0 and ready_at is not None and ready_at <= due
         if moved or claimable or sweeping or (lease_until is not None and lease_until <= at):
