@@ -9,10 +9,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+import procore_hooks._engine as engine_module
 from procore_hooks import AsyncHookRegistry, Conflict, Dispatcher, HookRegistry, InvalidInput, StorageError, Timeouts
+from procore_hooks._storage_thread import StorageThread
 from procore_hooks.testing import ScriptedEndpoint, WebhookReceiver
 
 from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
@@ -177,6 +180,108 @@ def test_max_in_flight_is_checked(plain: HookRegistry, wrong: object) -> None:
     """A limit that is no number from 1 to 10,000 is refused by name."""
     with pytest.raises(InvalidInput, match="max_in_flight"):
         Dispatcher(plain, max_in_flight=wrong)  # type: ignore[arg-type]
+
+
+# Where the storage's work is done
+
+
+class Turns:
+    """Notes in which thread each turn is taken."""
+
+    def __init__(self, registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._turn = registry.storage.turn
+        self.threads: list[threading.Thread] = []
+        monkeypatch.setattr(registry.storage, "turn", self._noted)
+
+    def _noted(self, *args: Any, **kwargs: Any) -> Any:
+        self.threads.append(threading.current_thread())
+        return self._turn(*args, **kwargs)
+
+    def names(self) -> set[str]:
+        return {thread.name for thread in self.threads}
+
+
+def test_a_loop_of_its_own_turns_while_nothing_is_under_way(
+    registry: HookRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a loop of its own a lone event costs no hand-over between threads; while attempts are under way, the loop is
+    theirs, and turns are another thread's.
+    """
+    hook_for(registry, max_in_flight=2)
+    turns, endpoint = Turns(registry, monkeypatch), HeldEndpoint()
+    with Dispatcher(registry, transport=endpoint):
+        emit(registry)
+        endpoint.wait_for(1)
+        assert turns.names() == {"procore-hooks-dispatcher"}
+        turns.threads.clear()
+        emit(registry)
+        endpoint.wait_for(2)
+        wait_until(lambda: len(turns.threads) >= 2)
+        assert turns.names() == {"procore-hooks-storage"}
+        endpoint.answer(0)
+        endpoint.answer(1)
+
+
+@pytest.mark.parametrize("way", ["run_async", "async with", "drain_async"])
+def test_the_callers_loop_is_never_kept_waiting(
+    registry: HookRegistry, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """In the caller's loop no turn is taken, however it is run: one may have to wait for the storage's lock."""
+    hook_for(registry)
+    turns, dispatcher = Turns(registry, monkeypatch), Dispatcher(registry, transport=answering())
+
+    async def main() -> None:
+        sent = emit(registry)
+        async with asyncio.timeout(BOUND):
+            if way == "drain_async":
+                await dispatcher.drain_async()
+            elif way == "async with":
+                async with dispatcher:
+                    await dispatcher.drain_async()
+            else:
+                task = asyncio.create_task(dispatcher.run_async())
+                await asyncio.to_thread(wait_until, lambda: status_of(registry, sent) == "delivered")
+                dispatcher.stop()
+                await task
+
+    asyncio.run(main())
+    assert turns.names() == {"procore-hooks-storage"}
+
+
+def test_whose_calls_are_the_storage_threads_own() -> None:
+    """A wake that comes from within a call is the dispatcher's own, in whichever thread it is made, and no other is."""
+
+    async def main() -> None:
+        thread = StorageThread()
+        assert not thread.is_current
+        assert thread.call_here(lambda: thread.is_current)
+        assert not thread.is_current
+        with pytest.raises(ZeroDivisionError):
+            thread.call_here(lambda: 1 / 0)
+        assert not thread.is_current
+        assert await thread.call(lambda: thread.is_current)
+        thread.end()
+
+    asyncio.run(main())
+
+
+def test_an_emit_of_an_observer_is_noticed(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that an observer emits, in the loop's own thread, wakes the dispatcher as any other."""
+    monkeypatch.setattr(engine_module, "_POLL", 2 * BOUND)
+    hook_for(registry)
+    endpoint = HeldEndpoint()
+    emitted: list[int] = []
+
+    def follow(notice: object) -> None:
+        if not emitted:
+            emitted.append(emit(registry))
+
+    with Dispatcher(registry, transport=endpoint, observers=[follow]):
+        emit(registry)
+        endpoint.wait_for(1)
+        endpoint.answer(0)
+        endpoint.wait_for(2)
+        endpoint.answer(1)
 
 
 # What stopping waits for

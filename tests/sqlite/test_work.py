@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from procore_hooks import Hook, SQLiteStorage
-from procore_hooks._core.claims import Settlement
+from procore_hooks._core.claims import Claim, Settlement
 from procore_hooks.storage._base import DeliveryQuery
 from procore_hooks.storage.sqlite.quarters import Quarters
 from procore_hooks.testing import _contract_values as make
@@ -186,6 +186,50 @@ def test_a_queue_that_is_full_and_calls_itself_ready(
     assert make.turn(storage).claims == ()
     with bulk._cursor() as cursor:
         assert cursor.execute("SELECT ready_at, in_flight FROM procore_hooks_queues").fetchone() == (None, 1)
+
+
+def test_a_queue_that_calls_itself_ready_for_what_is_over(
+    opened: Callable[[str], tuple[SQLiteStorage, Bulk]],
+) -> None:
+    """A head that lags behind rows that are over is moved past them, and their queue says that it is ready no more."""
+    storage, bulk = opened("over")
+    bulk.deliveries(bulk.hooks(1), 3, state=2)
+    with bulk._cursor() as cursor:
+        cursor.execute("UPDATE procore_hooks_queues SET ready_at = 0")
+    assert make.turn(storage).claims == ()
+    with bulk._cursor() as cursor:
+        assert cursor.execute("SELECT ready_at, head FROM procore_hooks_queues").fetchone() == (None, 3)
+
+
+def test_a_lone_event_takes_few_statements(
+    storage: SQLiteStorage, connection_of: Callable[[SQLiteStorage], sqlite3.Connection]
+) -> None:
+    """The turn after an emit does not look first whether there is something to do, nor for more than the one that
+    waits; the turn after that looks, and writes nothing.
+    """
+    make.listening(storage, max_in_flight=50)
+    asked: list[str] = []
+
+    def statements_of_a_turn(*settlements: Settlement) -> list[str]:
+        asked.clear()
+        connection_of(storage).set_trace_callback(lambda sql: asked.append(sql.split()[0]))
+        claims.extend(make.turn(storage, *settlements, now=at(len(claims))).claims)
+        connection_of(storage).set_trace_callback(None)
+        return list(asked)
+
+    claims: list[Claim] = []
+    make.emit(storage)
+    first = statements_of_a_turn()
+    assert len(claims) == 1
+    # What there is to do, which queues, which hook; later without the hook, which is known then.
+    assert first[0] == "BEGIN"
+    assert first[: first.index("COMMIT")].count("SELECT") == 3
+    statements_of_a_turn(make.accepted(claims[0]))
+    make.emit(storage)
+    second = statements_of_a_turn()
+    assert len(claims) == 2
+    assert second[: second.index("COMMIT")].count("SELECT") == 2
+    assert statements_of_a_turn() == ["SELECT"]
 
 
 def test_a_turn_beside_one_paused_hook_with_very_many(

@@ -36,26 +36,27 @@ _FRESH: Final = """FROM procore_hooks_deliveries INDEXED BY procore_hooks_delive
     WHERE hook_id = q.hook_id AND id > q.head AND state = 0 AND due_at IS NULL AND lease_until IS NULL
         AND unindexed IS NULL
     ORDER BY id LIMIT"""
-_GREATEST: Final = "(SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = q.hook_id AND unindexed IS NULL)"
+_GREATEST: Final = "(SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = %s.hook_id AND unindexed IS NULL)"
 # With the first delivery of each, which is all there is room for where many hooks wait: to ask for them by themselves
-# would take half of a turn. `beyond` is 0 where a second fresh one follows, else the greatest id of the hook.
+# would take half of a turn. The first fresh one is looked for once: its id, and in the last bit whether another
+# follows. What comes last is 0 where one does, else the greatest id of the hook.
 _PICK_QUEUES: Final = f"""
-SELECT json_group_array(json_array(
-    hook_id, version, failing_since, paused_until, room, epoch, failures, head, returned, fresh, beyond))
+SELECT json_group_array(json_array(hook_id, version, failing_since, paused_until, room, epoch, failures, head, returned,
+    fresh >> 1, iif(fresh & 1, 0, {_GREATEST % "ready"})))
 FROM (
     SELECT q.hook_id, h.version, q.failing_since, q.paused_until,
         iif(q.paused_until > :due, 0, iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight) AS room, q.epoch,
         q.failures, q.head, (SELECT id {_RETURNED} 1) AS returned,
-        (SELECT id {_FRESH} 1) AS fresh, coalesce((SELECT 0 {_FRESH} 1 OFFSET 1), {_GREATEST}) AS beyond
+        (SELECT (min(id) << 1) | (count(*) > 1) FROM (SELECT id {_FRESH} 2)) AS fresh
     FROM procore_hooks_queues q CROSS JOIN procore_hooks_hooks h ON h.id = q.hook_id
-    WHERE q.ready_at = 0 ORDER BY q.served, q.hook_id LIMIT :wanted OFFSET :known)
+    WHERE q.ready_at = 0 ORDER BY q.served, q.hook_id LIMIT :wanted OFFSET :known) ready
 """
 _SEEN: Final = 4  # of these, what tells whether a hook is still the one that is known
 # An object of numbers instead of an array of pairs: to take a pair apart would cost more than to find its rows.
 _PICK_DELIVERIES: Final = f"""
 SELECT json_group_array(json_array(
     json((SELECT json_group_array(id) FROM (SELECT id {_RETURNED} :share))),
-    json((SELECT json_group_array(id) FROM (SELECT id {_FRESH} :share + 1))), {_GREATEST}))
+    json((SELECT json_group_array(id) FROM (SELECT id {_FRESH} :share + 1))), {_GREATEST % "q"}))
 FROM (SELECT CAST(key AS INTEGER) AS hook_id, value AS head FROM json_each(:heads)) q
 """
 _CLAIM: Final = """
@@ -159,12 +160,17 @@ def _find_queues(cursor: sqlite3.Cursor, cache: HookCache, due: int, capacity: i
 def _with_the_first(hook: Hook, row: Sequence[Any]) -> Queue:
     """The queue that is a row of _PICK_QUEUES, with its first delivery taken."""
     room, epoch, failures, head, returned, fresh, beyond = row[_SEEN:]
-    queue = Queue(hook, room, epoch, failures, head, is_short=room <= 0, new_head=head)
-    if not queue.is_short:
-        queue.take(1, [] if returned is None else [returned], [] if fresh is None else [fresh], beyond)
-        # Where a single event waits, which is where most emits find a dispatcher, no statement asks for more.
-        queue.is_short = queue.is_short or (returned is None and beyond != 0)
-    return queue
+    first = fresh if returned is None else returned
+    if room <= 0:
+        return Queue(hook, room, epoch, failures, head, is_short=True, new_head=head)
+    new_head = head
+    if fresh is None:
+        new_head = beyond or head
+    elif returned is None:
+        new_head = beyond or fresh
+    # Where a single event waits, which is where most emits find a dispatcher, no statement asks for more.
+    is_short = returned is None and beyond != 0
+    return Queue(hook, room, epoch, failures, head, is_short, new_head, 1, [] if first is None else [first])
 
 
 def _share_out(cursor: sqlite3.Cursor, queues: Sequence[Queue], capacity: int, due: int) -> None:
