@@ -1,15 +1,18 @@
 """From the call of emit to the first byte of its POST at the receiver, at 50 emits a second.
 
-At this rate the processor sleeps in between, and how soon it is at full speed again differs from machine to machine. So
-the least that could be is measured beside it: one row of 1 KB is committed, and another thread sends the bytes of a
-POST that was made beforehand on a connection that is open.
+At this rate little of what an emit needs is still in the processor's caches, and what that costs differs from machine
+to machine. So two things are measured beside it. The least that could be: one row of 1 KB is committed, and another
+thread sends the bytes of a POST that was made beforehand on a connection that is open. And how much longer something
+takes after the pause than at once after itself: `json.dumps` of the payload.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +21,7 @@ from pathlib import Path
 from procore_hooks import Dispatcher, HookRegistry
 
 from ._backlog import PAYLOAD, PAYLOAD_JSON, listen, opened
-from ._harness import Bar, Options, Result, alternate, folder, main, percentile, quantity
+from ._harness import Bar, Options, Result, alternate, folder, main, percentile, quantity, ratio, side, timed
 from .emit_cost import bare_commit
 from .sink import Sink, sink
 
@@ -26,7 +29,7 @@ _PER_SECOND = 50
 
 
 def measure(options: Options) -> Sequence[Result]:
-    """Four rows, of which the first two are the figure."""
+    """Five rows, of which the first two are the figure."""
     number = options.size(500, 25)
     with (
         folder() as where,
@@ -40,7 +43,14 @@ def measure(options: Options) -> Sequence[Result]:
             with Dispatcher(registry):
                 return _delays(_emit(registry), receiver, number)
 
-        samples = alternate(options.runs, {"ours": ours, "least": lambda: _delays(least, receiver, number)})
+        samples = alternate(
+            options.runs,
+            {
+                "ours": ours,
+                "least": lambda: _delays(least, receiver, number),
+                "pause": lambda: _after_a_pause(options.size(100, 5)),
+            },
+        )
     often = f"{number}, {_PER_SECOND} a second"
 
     def rows(name: str, figure: str, measured: str, bars: Sequence[Bar | None]) -> Iterator[Result]:
@@ -60,6 +70,12 @@ def measure(options: Options) -> Sequence[Result]:
             f"bare commits of 1 KB, {often}, each followed by bytes that another thread sends",
             (None, None),
         ),
+        ratio(
+            "(for comparison) what runs after a pause ÷ what runs at once",
+            f"json.dumps of 1 KB, {1000 // _PER_SECOND} ms after the last one over at once after that",
+            side("after the pause", [one[0] for one in samples["pause"]], "µs"),
+            side("at once", [one[1] for one in samples["pause"]], "µs"),
+        ),
     ]
 
 
@@ -76,6 +92,16 @@ def _delays(send: Callable[[], str], receiver: Sink, number: int) -> tuple[float
     began = receiver.began()
     delays = [(began[webhook_id] - before) * 1000 for webhook_id, before in called.items()]
     return round(percentile(delays, 0.5), 3), round(percentile(delays, 0.99), 3)
+
+
+def _after_a_pause(number: int) -> tuple[float, float]:
+    """The p50 of `json.dumps` after a pause, and at once after that, in microseconds."""
+    pairs = []
+    for _ in range(number):
+        time.sleep(1 / _PER_SECOND)
+        pairs.append((timed(lambda: json.dumps(PAYLOAD)) * 1e6, timed(lambda: json.dumps(PAYLOAD)) * 1e6))
+    first, second = (statistics.median(each) for each in zip(*pairs, strict=True))
+    return first, second
 
 
 def _emit(registry: HookRegistry) -> Callable[[], str]:

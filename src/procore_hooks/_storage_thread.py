@@ -1,7 +1,5 @@
-"""Where a dispatcher's storage work is done, one call after another: in a thread of its own, while its loop goes on.
-
-Two hand-overs between threads take a tenth of the way of a single event. Where the loop has nothing to go on with, it
-does the work itself.
+"""Where a dispatcher's storage work is done, one call after another: in a thread of its own, while its loop goes on,
+or in the loop's.
 """
 
 from __future__ import annotations

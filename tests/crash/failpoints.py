@@ -115,20 +115,24 @@ class Failpoint:
     # The storage
 
     def _wrap_storage(self) -> None:
-        connect, write, migrate, emit = Database.connect, Database.write, sqlite.migrate, SQLiteStorage.emit
+        connect, migrate, emit = Database.connect, sqlite.migrate, SQLiteStorage.emit
 
         def traced_connect(database: Database) -> sqlite3.Connection:
             connection = connect(database)
             connection.set_trace_callback(self._before_statement)
             return connection
 
-        def watched_write(database: Database, *arguments: Any) -> Any:
-            result = write(database, *arguments)
-            self._reached(_AFTER_COMMIT.get(self._doing))
-            return result
+        def watched(write: Callable[..., Any]) -> Callable[..., Any]:
+            def watched_write(database: Database, *arguments: Any) -> Any:
+                result = write(database, *arguments)
+                self._reached(_AFTER_COMMIT.get(self._doing))
+                return result
+
+            return watched_write
 
         Database.connect = traced_connect  # type: ignore[method-assign]
-        Database.write = watched_write  # type: ignore[method-assign, assignment]
+        Database.write = watched(Database.write)  # type: ignore[method-assign]
+        Database.write_at_once = watched(Database.write_at_once)  # type: ignore[method-assign]
         sqlite.migrate = self._doing_it("migrate", migrate)  # type: ignore[attr-defined]
         SQLiteStorage.emit = self._doing_it("emit", emit)  # type: ignore[method-assign]
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import procore_hooks._engine as engine_module
-from procore_hooks import AsyncHookRegistry, Conflict, Dispatcher, HookRegistry, InvalidInput, StorageError, Timeouts
+from procore_hooks import (
+    AsyncHookRegistry,
+    Conflict,
+    DestinationPolicy,
+    Dispatcher,
+    HookRegistry,
+    InvalidInput,
+    SQLiteStorage,
+    StorageError,
+    Timeouts,
+)
 from procore_hooks._storage_thread import StorageThread
 from procore_hooks.testing import ScriptedEndpoint, WebhookReceiver
 
@@ -201,32 +215,95 @@ class Turns:
         return {thread.name for thread in self.threads}
 
 
-def test_a_loop_of_its_own_turns_while_nothing_is_under_way(
-    registry: HookRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a loop of its own a lone event costs no hand-over between threads; while attempts are under way, the loop is
-    theirs, and turns are another thread's.
-    """
+def test_a_loop_of_its_own_takes_the_turns(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a loop of its own neither a lone event nor one of many costs a hand-over between threads."""
     hook_for(registry, max_in_flight=2)
     turns, endpoint = Turns(registry, monkeypatch), HeldEndpoint()
-    with Dispatcher(registry, transport=endpoint):
-        emit(registry)
-        endpoint.wait_for(1)
-        assert turns.names() == {"procore-hooks-dispatcher"}
-        turns.threads.clear()
-        emit(registry)
+    # Before it starts: a turn that comes upon an emit would be left to the other thread.
+    emit(registry)
+    emit(registry)
+    with Dispatcher(registry, transport=endpoint) as dispatcher:
         endpoint.wait_for(2)
-        wait_until(lambda: len(turns.threads) >= 2)
-        assert turns.names() == {"procore-hooks-storage"}
         endpoint.answer(0)
         endpoint.answer(1)
+        assert dispatcher.drain(BOUND).next_due_at is None
+    assert turns.names() == {"procore-hooks-dispatcher"}
+
+
+def test_a_turn_that_would_wait_is_another_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody else keeps the file locked, the loop goes on: what is under way comes to its end, and is settled
+    once the lock is gone.
+    """
+    path = tmp_path / "hooks.db"
+    with (
+        HookRegistry(SQLiteStorage(path), destinations=DestinationPolicy.local()) as registry,
+        contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as outside,
+    ):
+        hook_for(registry, max_in_flight=2)
+        endpoint = HeldEndpoint()
+        with Dispatcher(registry, transport=endpoint) as dispatcher:
+            sent = [emit(registry), emit(registry)]
+            endpoint.wait_for(2)
+            turns, engine = Turns(registry, monkeypatch), dispatcher._engine
+            assert engine is not None
+            outside.execute("BEGIN IMMEDIATE")
+            endpoint.answer(0)
+            wait_until(lambda: "procore-hooks-storage" in turns.names())
+            assert len(engine._in_flight) == 1
+            endpoint.answer(1)
+            wait_until(lambda: engine._in_flight.has_settlements)
+            outside.execute("ROLLBACK")
+            wait_until(lambda: {status_of(registry, one) for one in sent} == {"delivered"})
+
+
+def test_turns_that_wait_are_left_to_the_other_thread(plain: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once turns wait long, as for a slow disk, the loop does without them for a second, and tries again then. Turns
+    that are at work all the time, however long, stay where they are.
+    """
+    seconds, of_work = [0.0], [0.0]
+    clocks = SimpleNamespace(monotonic=lambda: seconds[0], thread_time=lambda: of_work[0])
+    monkeypatch.setattr(engine_module, "time", clocks)
+    monkeypatch.setattr(engine_module, "_POLL", 0.001)
+    turn, names, works = plain.storage.turn, [], threading.Event()
+
+    def long_turn(*args: Any, **keywords: Any) -> Any:
+        seconds[0] += 0.5
+        if works.is_set():
+            of_work[0] += 0.5
+        names.append(threading.current_thread().name.removeprefix("procore-hooks-"))
+        return turn(*args, **keywords)
+
+    monkeypatch.setattr(plain.storage, "turn", long_turn)
+    with Dispatcher(plain, transport=answering()):
+        wait_until(lambda: len(names) >= 6)
+        works.set()
+        seen = len(names) + 4
+        wait_until(lambda: len(names) >= seen + 6)
+    assert names[:6] == ["dispatcher", "storage", "storage"] * 2
+    assert set(names[seen : seen + 6]) == {"dispatcher"}
+
+
+def test_an_interrupted_turn_loses_no_result(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt in the midst of a turn, in the thread of `run`, ends it; what was to be stored is stored first."""
+    hook_for(registry)
+    sent, turn = emit(registry), registry.storage.turn
+
+    def interrupted(settlements: Any, **keywords: Any) -> Any:
+        if settlements and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return turn(settlements, **keywords)
+
+    monkeypatch.setattr(registry.storage, "turn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Dispatcher(registry, transport=answering()).run()
+    assert status_of(registry, sent) == "delivered"
 
 
 @pytest.mark.parametrize("way", ["run_async", "async with", "drain_async"])
 def test_the_callers_loop_is_never_kept_waiting(
     registry: HookRegistry, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """In the caller's loop no turn is taken, however it is run: one may have to wait for the storage's lock."""
+    """In the caller's loop, where others want to go on, no turn is taken, however it is run."""
     hook_for(registry)
     turns, dispatcher = Turns(registry, monkeypatch), Dispatcher(registry, transport=answering())
 

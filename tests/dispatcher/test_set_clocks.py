@@ -126,7 +126,9 @@ def test_an_attempt_that_is_over_waits_for_its_turn(
     hook = hook_for(settable, max_in_flight=2)
     turn, may_return = settable.storage.turn, threading.Event()
 
-    def slow_turn(settlements: Sequence[Settlement], **keywords: Any) -> Any:
+    def slow_turn(settlements: Sequence[Settlement], *, wait: bool, **keywords: Any) -> Any:
+        if not wait:
+            raise StorageBusy("others write")
         done = turn(settlements, **keywords)
         if settlements:
             assert may_return.wait(BOUND)

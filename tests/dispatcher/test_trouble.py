@@ -38,12 +38,14 @@ class Failing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    def turn(self, *args: Any, **keywords: Any) -> Turn:
+    def turn(self, *args: Any, wait: bool, **keywords: Any) -> Turn:
         if self.error is not None:
+            if isinstance(self.error, StorageBusy) and not wait:
+                raise self.error  # a thread that may wait is to try it
             self.failed.append(time.monotonic())
             self.refused += len(args[0])
             raise self.error
-        return self._storage.turn(*args, **keywords)
+        return self._storage.turn(*args, wait=wait, **keywords)
 
 
 @pytest.fixture
@@ -80,7 +82,9 @@ def test_trouble_is_logged_once_a_minute(
 ) -> None:
     """While a storage keeps failing, one line comes in each minute of the monotonic clock, however often it fails."""
     seconds = 1000.0
-    monkeypatch.setattr("procore_hooks._engine.time", SimpleNamespace(monotonic=lambda: seconds))
+    monkeypatch.setattr(
+        "procore_hooks._engine.time", SimpleNamespace(monotonic=lambda: seconds, thread_time=lambda: 0.0)
+    )
     monkeypatch.setattr("procore_hooks._engine._FIRST_BACK_OFF", 0.001)
     monkeypatch.setattr("procore_hooks._engine._LONGEST_BACK_OFF", 0.001)
     failing.error = StorageError("gone")

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -104,6 +105,39 @@ def test_a_file_that_others_keep_locked(
     assert dump() == before
     WRITES[call](impatient)
     assert dump() != before
+
+
+def test_a_turn_that_may_not_wait(
+    storage: SQLiteStorage,
+    outside: sqlite3.Connection,
+    dump: Callable[[], list[str]],
+    connection_of: Callable[[SQLiteStorage], sqlite3.Connection],
+) -> None:
+    """Without `wait` a turn that finds the file locked is `StorageBusy` at once, whatever `busy_timeout` is, and has
+    done nothing; a call that comes after it waits again for as long as it is to.
+    """
+    make.listening(storage)
+    make.emit(storage)
+    before = dump()
+    outside.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with pytest.raises(StorageBusy):
+        make.turn(storage, wait=False)
+    assert time.monotonic() - began < 10  # of the 30 that others wait
+    outside.execute("ROLLBACK")
+    assert dump() == before
+    assert len(make.turn(storage, wait=False).claims) == 1
+    assert connection_of(storage).execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+
+
+def test_a_turn_that_may_not_wait_without_a_wal(path: Path) -> None:
+    """Without a WAL who writes waits for who reads, so such a turn is `StorageBusy` whoever else is there."""
+    with contextlib.closing(SQLiteStorage(path, journal_mode="delete")) as storage:
+        make.listening(storage)
+        make.emit(storage)
+        with pytest.raises(StorageBusy, match="has no WAL"):
+            make.turn(storage, wait=False)
+        assert len(make.turn(storage).claims) == 1
 
 
 @pytest.mark.parametrize("call", READS)

@@ -275,6 +275,7 @@ class Storage(Protocol):
         lease: timedelta,
         capacity: int,
         reading: ClockReading | None = None,
+        wait: bool = True,
     ) -> Turn:
         """Settle what finished and claim up to `capacity` deliveries that are due by `due_by` (at most `now`),
         in one transaction. In this order: move what is stored if the clock was set; take the settlements whose fence
@@ -282,4 +283,8 @@ class Storage(Protocol):
         claim.
 
         `reading` goes with `now`, and all settlements are in its terms; None is a clock that is not followed.
+
+        Without `wait` it raises `StorageBusy` at once, and has done nothing, where it would have to wait for another
+        writer or for another machine: whoever calls has something else to do meanwhile, and calls again from a thread
+        that has not.
         """

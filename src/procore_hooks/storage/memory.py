@@ -331,8 +331,9 @@ class MemoryStorage:
         lease: timedelta,
         capacity: int,
         reading: ClockReading | None = None,
+        wait: bool = True,
     ) -> Turn:
-        """Settle what finished, return expired leases, and claim up to `capacity` deliveries that are due."""
+        """See `Storage.turn`. Nobody keeps the lock for long, so `wait` makes no difference."""
         with self._locked():
             if reading is not None:
                 self._dispatch.follow_clock(reading)

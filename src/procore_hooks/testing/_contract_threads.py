@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ..exceptions import StorageBusy
 from ..storage._base import HookChange, Settlement, Storage
 from ._contract_values import (
     T0,
@@ -41,7 +42,22 @@ def _woken(storage: Storage) -> Iterator[list[None]]:
 
 
 class WakeContract:
-    """`subscribe`."""
+    """`subscribe`, and turns that wait for nobody."""
+
+    def test_a_turn_that_waits_for_nobody(self, storage: Storage) -> None:
+        """Without `wait` a turn does all that one does, or says that it is busy and has done nothing."""
+        listening(storage)
+        (sent,) = emit(storage).delivery_ids
+        try:
+            (claim,) = turn(storage, wait=False).claims
+        except StorageBusy:
+            (claim,) = turn(storage).claims
+        assert claim.delivery_id == sent
+        try:
+            (settled,) = turn(storage, accepted(claim), wait=False).settled
+        except StorageBusy:
+            (settled,) = turn(storage, accepted(claim)).settled
+        assert settled.status == storage.get_delivery(sent).status == "delivered"
 
     @pytest.mark.parametrize("verb", ["emit", "redeliver", "recover", "ping", "enable", "more room", "settle"])
     def test_what_makes_a_hook_ready_wakes(self, storage: Storage, verb: str) -> None:

@@ -98,10 +98,11 @@ def turn(
     lease: timedelta = LEASE,
     capacity: int = CAPACITY,
     reading: ClockReading | None = None,
+    wait: bool = True,
 ) -> Turn:
     """A turn; what is due by `now`, unless another moment is given."""
     due_by = due_by or now
-    return storage.turn(settlements, now=now, due_by=due_by, lease=lease, capacity=capacity, reading=reading)
+    return storage.turn(settlements, now=now, due_by=due_by, lease=lease, capacity=capacity, reading=reading, wait=wait)
 
 
 def sweep(storage: Storage, now: datetime = T0) -> int:

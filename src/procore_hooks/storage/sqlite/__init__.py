@@ -261,9 +261,10 @@ class SQLiteStorage:
         lease: timedelta,
         capacity: int,
         reading: ClockReading | None = None,
+        wait: bool = True,
     ) -> Turn:
         """See `Storage.turn`."""
-        turn = self._turns.turn(settlements, now, due_by, lease, capacity, reading)
+        turn = self._turns.turn(settlements, now, due_by, lease, capacity, reading, wait)
         if turn.next_due_at is not None and turn.next_due_at <= now:
             # There is more to do than this dispatcher has room for.
             self._wake()

@@ -63,8 +63,10 @@ class Turns:
         lease: timedelta,
         capacity: int,
         reading: ClockReading | None,
+        wait: bool,
     ) -> Turn:
         """See `Storage.turn`."""
+        write = self._database.write if wait else self._database.write_at_once
         at, due = stamp(now), stamp(due_by)
         is_expected, self._is_expected = self._is_expected and capacity > 0, False
         # Most turns of an idle dispatcher end here, without a write.
@@ -73,7 +75,7 @@ class Turns:
             if idle is not None:
                 return idle
         settling = Settling(self._request_ids)
-        turn, picked = self._database.write(self._change, settling, settlements, at, due, lease, capacity, reading)
+        turn, picked = write(self._change, settling, settlements, at, due, lease, capacity, reading)
         self._remember(settling.stored)
         self._hooks.log_trouble()
         claims, next_due_at = self._database.read(_claims_and_next, picked, now, now + lease)
