@@ -47,9 +47,8 @@ _DISTRIBUTIONS: Final = ("procore-hooks", "httpx", "httpcore", "h11", "attrs", "
 # What keeps figures from their bar, by how their names begin. Told of those that missed it.
 _IN_THE_WAY: Final = {
     "deliveries/s ÷ the same transport bare": (
-        "A delivery is more than its exchange: the body is made and signed, what came back is decided on and recorded, "
-        "and the two threads that send and record share one interpreter lock. The rows below it that send bytes "
-        "made on the way show how much of it is making and signing."
+        "A delivery is more than its exchange: the body is made and signed, what came back is decided on and recorded. "
+        "The rows below it that send bytes made on the way show how much of it is making and signing."
     ),
     "two dispatcher processes": (
         "On two cores the receiver, in a process of its own, takes of both dispatchers what one of them leaves it: the "
