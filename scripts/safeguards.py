@@ -279,6 +279,16 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         "tests/unit/test_http1.py",
     ),
     (
+        "indexed: what an emit left out of the index of its hook is put in before anybody looks there",
+        [(f"{SQLITE}/turn.py", "        if may_lack_index:\n            index_deliveries(cursor)\n", "")],
+        "tests/sqlite/test_indexing.py::test_a_turn_leaves_none_out",
+    ),
+    (
+        "at once: a dispatcher's loop does not wait for whoever keeps the file locked",
+        [("_engine.py", "now, capacity, wait=False)", "now, capacity, wait=True)")],
+        "tests/dispatcher/test_lifecycle.py::test_a_turn_that_would_wait_is_another_threads",
+    ),
+    (
         "token: the settings page changes nothing without the form's token",
         [("web/_visit.py", 'if not is_form_token(key, form.get("token")):', "if False:")],
         "tests/web/test_safety.py",

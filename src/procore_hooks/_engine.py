@@ -52,9 +52,8 @@ _KEPT_TO_SETTLE: Final = 1.0
 # one, which competes for the interpreter lock at each step: with 64 deliveries that makes up some 5 ms. In seconds.
 _LONG_WAIT: Final = 0.005
 _ELSEWHERE_FOR: Final = 1.0
-_WEIGHT: Final = (
-    0.02  # of the last one in that average: now and then one copies the WAL, for 20 ms, and that is not much
-)
+# Of the last one in that average. Now and then one copies the WAL, which takes 20 ms and is no reason.
+_WEIGHT: Final = 0.02
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.1, 5.0
 _LOG_EVERY: Final = 60.0
 
