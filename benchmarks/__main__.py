@@ -55,8 +55,7 @@ _IN_THE_WAY: Final = {
         "faster one dispatcher is, the less there is left for a second."
     ),
     "100 ms receiver": (
-        "With 1,000 in flight, what belongs to a delivery has left the processor's caches when its answer comes; "
-        "see the row that compares it with a fast receiver and as many in flight."
+        "With 1,000 in flight, what belongs to a delivery has left the processor's caches when its answer comes."
     ),
     "emit p50 alone": (
         "The statements of an emit alone are twice a bare commit: an event, a delivery for each hook that matched, and "

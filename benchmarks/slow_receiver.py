@@ -1,4 +1,8 @@
-"""A receiver that takes 100 ms to answer, with 1,000 in flight, over one that answers at once."""
+"""A receiver that takes 100 ms to answer, with 1,000 in flight, over one that answers at once.
+
+Both drain so many that it hardly matters how they begin and end: a thousand connections are opened first, and the last
+answers come after 100 ms, which is a tenth of a drain of 10,000.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from .sink import sink
 
 
 def measure(options: Options) -> Sequence[Result]:
-    """Two rows, of which the first is the figure."""
-    number, few = options.size(10_000, 400), options.size(5_000, 200)
+    """One row."""
+    number = options.size(30_000, 400)
     with (
         folder() as where,
         sink() as receiver,
@@ -24,25 +28,17 @@ def measure(options: Options) -> Sequence[Result]:
             options.runs,
             {
                 "slow": lambda: emit_and_drain(to_slow, number, 1_000),
-                "fast": lambda: emit_and_drain(to_fast, few, 100),
-                "fast, 1,000": lambda: emit_and_drain(to_fast, few, 1_000),
+                "fast": lambda: emit_and_drain(to_fast, number, 100),
             },
         )
-    over = side("100 ms, 1,000 in flight", rates["slow"], "deliveries/s")
     return [
         ratio(
             "100 ms receiver, 1,000 in flight ÷ fast receiver",
-            f"drain of {number:,} over a drain of {few:,} with 100 in flight, which is the default",
-            over,
+            f"drains of {number:,}; with the fast one 100 in flight, which is the default",
+            side("100 ms, 1,000 in flight", rates["slow"], "deliveries/s"),
             side("fast, 100 in flight", rates["fast"], "deliveries/s"),
             Bar(0.9, 1),
-        ),
-        ratio(
-            "(for comparison) ÷ fast receiver with 1,000 in flight too",
-            f"drain of {number:,} over a drain of {few:,}",
-            over,
-            side("fast, 1,000 in flight", rates["fast, 1,000"], "deliveries/s"),
-        ),
+        )
     ]
 
 

@@ -217,6 +217,7 @@ class Turns:
 
 def test_a_loop_of_its_own_takes_the_turns(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a loop of its own neither a lone event nor one of many costs a hand-over between threads."""
+    monkeypatch.setattr(engine_module, "_LONG_WAIT", BOUND)  # a busy machine may keep any turn waiting
     hook_for(registry, max_in_flight=2)
     turns, endpoint = Turns(registry, monkeypatch), HeldEndpoint()
     # Before it starts: a turn that comes upon an emit would be left to the other thread.
@@ -285,6 +286,7 @@ def test_turns_that_wait_are_left_to_the_other_thread(plain: HookRegistry, monke
 
 def test_an_interrupted_turn_loses_no_result(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt in the midst of a turn, in the thread of `run`, ends it; what was to be stored is stored first."""
+    monkeypatch.setattr(engine_module, "_LONG_WAIT", BOUND)  # a busy machine may keep any turn waiting
     hook_for(registry)
     sent, turn = emit(registry), registry.storage.turn
 
