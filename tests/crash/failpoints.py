@@ -123,8 +123,8 @@ class Failpoint:
             return connection
 
         def watched(write: Callable[..., Any]) -> Callable[..., Any]:
-            def watched_write(database: Database, *arguments: Any) -> Any:
-                result = write(database, *arguments)
+            def watched_write(database: Database, *arguments: Any, **keywords: Any) -> Any:
+                result = write(database, *arguments, **keywords)
                 self._reached(_AFTER_COMMIT.get(self._doing))
                 return result
 
@@ -132,7 +132,6 @@ class Failpoint:
 
         Database.connect = traced_connect  # type: ignore[method-assign]
         Database.write = watched(Database.write)  # type: ignore[method-assign]
-        Database.write_at_once = watched(Database.write_at_once)  # type: ignore[method-assign]
         sqlite.migrate = self._doing_it("migrate", migrate)  # type: ignore[attr-defined]
         SQLiteStorage.emit = self._doing_it("emit", emit)  # type: ignore[method-assign]
 

@@ -222,7 +222,7 @@ def test_what_was_rolled_back_is_not_remembered(
     one, two = make.turn(storage).claims
     write = storage._database.write
 
-    def failing(work: Callable[..., object], *arguments: object) -> object:
+    def failing(work: Callable[..., object], *arguments: object, wait: bool) -> object:
         def work_in_vain(cursor: sqlite3.Cursor) -> None:
             work(cursor, *arguments)
             raise StorageError("no space is left")

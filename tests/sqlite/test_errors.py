@@ -130,6 +130,37 @@ def test_a_turn_that_may_not_wait(
     assert connection_of(storage).execute("PRAGMA busy_timeout").fetchone() == (30_000,)
 
 
+def test_who_waits_after_a_turn_that_did_not(path: Path, outside: sqlite3.Connection) -> None:
+    """A write, in the thread of a turn that was not to wait, waits for as long as it is to."""
+    with contextlib.closing(SQLiteStorage(path, busy_timeout=0.2)) as storage:
+        make.listening(storage)
+        make.emit(storage)
+        assert len(make.turn(storage, wait=False).claims) == 1
+        outside.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(StorageBusy):
+            make.emit(storage)
+        assert time.monotonic() - began >= 0.15
+        outside.execute("ROLLBACK")
+
+
+def test_a_turn_that_may_not_wait_and_has_claimed(storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where events can be read only after waiting, which is so while another process mends the WAL after a crash, a
+    turn that was not to wait does so all the same: else what it claimed would be nobody's until the lease ends.
+    """
+    read = storage._database.read
+
+    def busy_at_once(*arguments: Any, wait: bool = True) -> Any:
+        if not wait:
+            raise StorageBusy("the WAL is being mended")
+        return read(*arguments)
+
+    make.listening(storage)
+    make.emit(storage)
+    monkeypatch.setattr(storage._database, "read", busy_at_once)
+    assert len(make.turn(storage, wait=False).claims) == 1
+
+
 def test_a_turn_that_may_not_wait_without_a_wal(path: Path) -> None:
     """Without a WAL who writes waits for who reads, so such a turn is `StorageBusy` whoever else is there."""
     with contextlib.closing(SQLiteStorage(path, journal_mode="delete")) as storage:

@@ -122,8 +122,8 @@ class Recorder:
 class RecordingDatabase(Database):
     """A database whose cursors are recorders."""
 
-    def _run(self, begin: str, work: Any, arguments: Any) -> Any:
-        return super()._run(begin, lambda cursor: work(Recorder(cursor), *arguments), ())
+    def _run(self, begin: str, work: Any, arguments: Any, wait: bool) -> Any:
+        return super()._run(begin, lambda cursor: work(Recorder(cursor), *arguments), (), wait)
 
 
 def every_list() -> list[DeliveryQuery]:
@@ -265,7 +265,7 @@ def test_every_statement_was_looked_at(recorded: tuple[dict[str, Any], set[tuple
         for name, value in vars(module).items()
         if isinstance(value, str) and value.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))
     }
-    templates = {"history._SELECT", "history._ATTEMPTS"}
+    templates = {"history._SELECT", "history._ATTEMPTS", "emit._WAKE"}
     unseen = [name for name, sql in constants.items() if sql not in statements]
     assert {".".join(name.split(".")[-2:]) for name in unseen} == templates
     missed = [

@@ -20,7 +20,7 @@ from .encryption import set_aside
 from .ready import ready
 from .rows import EVENT_COLUMNS, HOOK_COLUMNS, event_from_row, hook_from_row, moment_or_none
 
-__all__ = ["HookCache", "Queue", "end_waits", "load_claims", "pick"]
+__all__ = ["DUE", "HookCache", "Loaded", "Queue", "end_waits", "load_claims", "pick"]
 
 _log = logging.getLogger("procore_hooks")
 
@@ -70,8 +70,13 @@ UPDATE procore_hooks_queues SET in_flight = in_flight + :taken, head = j.value, 
     ready_at = {ready(in_flight="in_flight + :taken", head="j.value")}
 FROM json_each(:heads) AS j WHERE procore_hooks_queues.hook_id = CAST(j.key AS INTEGER)
 """
+# When there is something to do again: a queue is ready, a lease ends; and whether a queue is being swept.
+DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
+    (SELECT min(lease_until) FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL),
+    EXISTS (SELECT 1 FROM procore_hooks_queues WHERE sweep_from IS NOT NULL)"""
+_NEXT_DUE: Final = f"SELECT {DUE}"
 _LOAD: Final = f"""
-SELECT d.id, d.hook_id, d.attempt_count, iif(d.attempt_count > 1, d.began_at, NULL), {EVENT_COLUMNS}
+SELECT d.id, d.hook_id, d.attempt_count, iif(d.attempt_count > 1, d.began_at, NULL), {EVENT_COLUMNS}, {DUE}
 FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value
     CROSS JOIN procore_hooks_events e ON e.id = d.event_id
 """
@@ -80,6 +85,8 @@ SELECT json_group_array(json_array({HOOK_COLUMNS}))
 FROM json_each(?) j CROSS JOIN procore_hooks_hooks h ON h.id = j.value
     CROSS JOIN procore_hooks_queues q ON q.hook_id = h.id
 """
+# Claims, and what DUE says.
+Loaded = tuple[tuple[Claim, ...], tuple[int | None, int | None, int]]
 
 
 @attrs.define
@@ -125,15 +132,17 @@ def end_waits(cursor: sqlite3.Cursor, due: int) -> None:
     cursor.execute(_WAKE, (due,))
 
 
-def pick(cursor: sqlite3.Cursor, cache: HookCache, now: int, due: int, lease: timedelta, capacity: int) -> list[Queue]:
-    """Claim up to `capacity` deliveries, from the queues that were served longest ago."""
+def pick(
+    cursor: sqlite3.Cursor, cache: HookCache, turn: int, now: int, due: int, lease: timedelta, capacity: int
+) -> list[Queue]:
+    """Claim up to `capacity` deliveries, from the queues that were served longest ago, in the turn of that number."""
     if capacity <= 0:
         return []
     queues = _find_queues(cursor, cache, due, capacity)
     if not queues:
         return []
     _share_out(cursor, queues, capacity, due)
-    _mark_claimed(cursor, queues, now, due, lease)
+    _mark_claimed(cursor, queues, turn, now, due, lease)
     return [queue for queue in queues if queue.taken]
 
 
@@ -175,6 +184,8 @@ def _with_the_first(hook: Hook, row: Sequence[Any]) -> Queue:
 
 def _share_out(cursor: sqlite3.Cursor, queues: Sequence[Queue], capacity: int, due: int) -> None:
     """Share the room evenly; what a short queue leaves over goes to the others in another round."""
+    if all(queue.is_short for queue in queues):
+        return
     while sum(len(queue.taken) for queue in queues) < capacity:
         shares = _even_shares([len(q.taken) if q.is_short else q.room for q in queues], capacity)
         grown: dict[int, list[Queue]] = {}
@@ -209,12 +220,13 @@ def _even_shares(rooms: Sequence[int], capacity: int) -> list[int]:
     return shares
 
 
-def _mark_claimed(cursor: sqlite3.Cursor, queues: Sequence[Queue], now: int, due: int, lease: timedelta) -> None:
+def _mark_claimed(
+    cursor: sqlite3.Cursor, queues: Sequence[Queue], turn: int, now: int, due: int, lease: timedelta
+) -> None:
     ids = [delivery_id for queue in queues for delivery_id in queue.taken]
     if ids:
         until = now + lease // timedelta(microseconds=1)
         cursor.execute(_CLAIM, {"until": until, "now": now, "ids": json.dumps(ids)})
-    turn = cursor.execute("UPDATE procore_hooks_turns SET number = number + 1 RETURNING number").fetchone()[0]
     heads: dict[int, dict[int, int]] = {}
     for queue in queues:
         heads.setdefault(len(queue.taken), {})[queue.hook.id] = queue.new_head
@@ -278,23 +290,23 @@ class HookCache:
             )
 
 
-def load_claims(cursor: sqlite3.Cursor, picked: Sequence[Queue], now: datetime, lease_until: datetime) -> list[Claim]:
-    """The claims of what was picked, with their events."""
-    if not picked:
-        return []
+def load_claims(cursor: sqlite3.Cursor, picked: Sequence[Queue], now: datetime, lease_until: datetime) -> Loaded:
+    """The claims of what was picked, with their events; and what DUE says."""
     queues = {queue.hook.id: queue for queue in picked}
     ids = [delivery_id for queue in picked for delivery_id in queue.taken]
-    return [
+    rows = cursor.execute(_LOAD, (json.dumps(ids),)).fetchall() if ids else []
+    claims = [
         Claim(
-            delivery_id=row[0],
-            hook=queues[row[1]].hook,
-            event=event_from_row(row[4:]),
-            number=row[2],
-            epoch=queues[row[1]].epoch,
-            failures=queues[row[1]].failures,
-            first_attempt_at=moment_or_none(row[3]),
+            delivery_id=delivery_id,
+            hook=queues[hook_id].hook,
+            event=event_from_row(event),
+            number=number,
+            epoch=queues[hook_id].epoch,
+            failures=queues[hook_id].failures,
+            first_attempt_at=moment_or_none(began_at),
             claimed_at=now,
             lease_until=lease_until,
         )
-        for row in cursor.execute(_LOAD, (json.dumps(ids),)).fetchall()
+        for delivery_id, hook_id, number, began_at, *event in rows
     ]
+    return tuple(claims), rows[0][-3:] if rows else cursor.execute(_NEXT_DUE).fetchone()

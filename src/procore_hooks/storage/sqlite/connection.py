@@ -70,6 +70,9 @@ class _Opened:
     # Held while the connection is in use, so that close() cannot pull it away from another thread.
     in_use: threading.Lock = attrs.field(factory=threading.Lock)
     is_closed: bool = False
+    # Whether it is set up to wait for other connections. Kept as it is until it is to be otherwise, since to set it is
+    # a statement, too.
+    waits: bool = True
 
 
 class Database:
@@ -105,38 +108,31 @@ class Database:
         # Last: another thread of a forked child that sees this number uses what is above.
         self._pid = os.getpid()
 
-    def read(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
-        """What `work(cursor, *arguments)` returns, outside any transaction: each statement sees a state of its own."""
-        return self._run("", work, arguments)
+    def read(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments, wait: bool = True) -> T:
+        """What `work(cursor, *arguments)` returns, outside any transaction: each statement sees a state of its own.
+
+        With a WAL reading waits for nobody but whoever mends it after a crash.
+        """
+        return self._run("", work, arguments, wait)
 
     def snapshot(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
         """What `work(cursor, *arguments)` returns, in a read transaction: all its statements see one state."""
-        return self._run("BEGIN", work, arguments)
+        return self._run("BEGIN", work, arguments, True)
 
-    def write(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
+    def write(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments, wait: bool = True) -> T:
         """What `work(cursor, *arguments)` returns, in a write transaction: committed, or rolled back if it raises.
 
-        The lock is taken at once: a transaction that reads first and then finds the lock gone cannot be saved.
+        The lock is taken at once: a transaction that reads first and then finds the lock gone cannot be saved. Without
+        `wait` it is `StorageBusy` where that would have to wait for another connection.
         """
-        return self._run("BEGIN IMMEDIATE", work, arguments)
-
-    def write_at_once(self, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments) -> T:
-        """The same, but where it would have to wait for another connection it raises `StorageBusy` at once."""
-        if self._journal_mode != "wal":
+        if not wait and self._journal_mode != "wal":
             raise StorageBusy(f"{self.path} has no WAL: whoever writes waits for those who read")
-        return self._run("PRAGMA busy_timeout = 0", self._begin_at_once, (work, *arguments))
-
-    def _begin_at_once(
-        self, cursor: sqlite3.Cursor, work: Callable[[sqlite3.Cursor, *Arguments], T], *arguments: *Arguments
-    ) -> T:
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-        finally:
-            cursor.execute(f"PRAGMA busy_timeout = {round(self._busy_timeout * 1000)}")
-        return work(cursor, *arguments)
+        return self._run("BEGIN IMMEDIATE", work, arguments, wait)
 
     # A function is called, where a context manager would read as well: one costs an emit 4 % more.
-    def _run(self, begin: str, work: Callable[[sqlite3.Cursor, *Arguments], T], arguments: tuple[*Arguments]) -> T:
+    def _run(
+        self, begin: str, work: Callable[[sqlite3.Cursor, *Arguments], T], arguments: tuple[*Arguments], wait: bool
+    ) -> T:
         while True:
             opened = self._of_this_thread()
             with opened.in_use:
@@ -145,6 +141,9 @@ class Database:
                     continue  # a fork came in between
                 cursor = opened.connection.cursor()
                 try:
+                    if opened.waits is not wait:
+                        cursor.execute(f"PRAGMA busy_timeout = {round(self._busy_timeout * 1000) if wait else 0}")
+                        opened.waits = wait
                     if begin:
                         cursor.execute(begin)
                     result = work(cursor, *arguments)
@@ -159,11 +158,13 @@ class Database:
                     raise
                 return result
 
-    def checkpoint(self) -> None:
-        """Copy what is in the WAL, if there is one, into the file. Nobody waits for it, nor it for anybody."""
+    def checkpoint(self, wait: bool) -> None:
+        """Copy what is in the WAL, if there is one, into the file. Nobody waits for it, nor it for anybody, so `wait`
+        is only what the connection happens to be set up for.
+        """
         # What goes wrong here goes wrong again where it matters: at the next commit.
         with contextlib.suppress(StorageError):
-            self.read(lambda cursor: cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+            self.read(lambda cursor: cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall(), wait=wait)
 
     def _of_this_thread(self) -> _Opened:
         if self._pid != os.getpid():

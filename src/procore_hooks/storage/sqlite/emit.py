@@ -41,9 +41,9 @@ FROM json_each(:matches) ORDER BY key
 """
 # Most emits find all queues ready already, and leave their pages alone.
 _WAKE: Final = f"""
-UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until, 0)
-WHERE hook_id IN (SELECT value ->> 0 FROM json_each(:matches)) AND {ASLEEP}
-"""
+UPDATE procore_hooks_queues SET ready_at = iif(paused_until > :now, paused_until, 0) WHERE {ASLEEP} AND hook_id IN """
+_WAKE_FEW: Final = tuple(_WAKE.replace(":now", "?") + values for values in VALUES)
+_WAKE_MANY: Final = _WAKE + "(SELECT value ->> 0 FROM json_each(:matches))"
 # The head keeps up with rows that are no fresh ones from the start (discarded, or a ping) while nothing fresh waits
 # before them. So whatever lies above a head is fresh, or has something fresh before it. All of the hook's are in its
 # index: whatever made it drop put them in.
@@ -117,8 +117,10 @@ def _fan_out(cursor: sqlite3.Cursor, event_id: int, match: Match, is_asleep: boo
     # New rows take the numbers after the greatest one, and nobody else writes meanwhile.
     last = int(cursor.lastrowid or 0)
     ids = tuple(range(last - number + 1, last + 1))
-    if is_asleep:
-        cursor.execute(_WAKE, {"matches": match.as_json, "now": now})
+    if is_asleep and match.are_few:
+        cursor.execute(_WAKE_FEW[number], (now, now, *match.hook_ids))
+    elif is_asleep:
+        cursor.execute(_WAKE_MANY, {"matches": match.as_json, "now": now})
     if fills_up(ids):
         index_deliveries(cursor)
     for hook_id in match.dropping:

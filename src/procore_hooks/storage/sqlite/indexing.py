@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, TypeVarTuple
 
-__all__ = ["UNINDEXED", "fills_up", "index_deliveries", "with_index"]
+__all__ = ["INDEX", "INDEXED_THROUGH", "UNINDEXED", "fills_up", "index_deliveries", "with_index"]
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -24,16 +24,17 @@ _AT_ONCE_BITS: Final = 8  # 256 rows fill some three pages
 
 # What finds them, of whatever hooks, among deliveries `d`.
 UNINDEXED: Final = "d.id > (SELECT indexed_through FROM procore_hooks_turns) AND d.unindexed IS NOT NULL"
-_INDEX: Final = f"UPDATE procore_hooks_deliveries AS d SET unindexed = NULL WHERE {UNINDEXED}"
-_REMEMBER: Final = """
-UPDATE procore_hooks_turns SET indexed_through = (SELECT max(id) FROM procore_hooks_deliveries)
-WHERE indexed_through < (SELECT max(id) FROM procore_hooks_deliveries)
+INDEX: Final = f"UPDATE procore_hooks_deliveries AS d SET unindexed = NULL WHERE {UNINDEXED}"
+# What it is after that.
+INDEXED_THROUGH: Final = "max(indexed_through, coalesce((SELECT max(id) FROM procore_hooks_deliveries), 0))"
+_REMEMBER: Final = f"""
+UPDATE procore_hooks_turns SET indexed_through = {INDEXED_THROUGH} WHERE indexed_through < {INDEXED_THROUGH}
 """
 
 
 def index_deliveries(cursor: sqlite3.Cursor) -> None:
     """Put all that are left out into the index."""
-    cursor.execute(_INDEX)
+    cursor.execute(INDEX)
     cursor.execute(_REMEMBER)
 
 

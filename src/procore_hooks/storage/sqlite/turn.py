@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import attrs
 
-from ..._core.claims import Claim, ClockReading, Settlement, Turn
+from ..._core.claims import ClockReading, Settlement, Turn
+from ...exceptions import StorageBusy
 from ...keyring import KeyRing
-from .claiming import HookCache, Queue, end_waits, load_claims, pick
+from .claiming import DUE, HookCache, Loaded, Queue, end_waits, load_claims, pick
 from .clocks import clock_reading, follow_clock
 from .connection import Database
-from .indexing import index_deliveries
+from .indexing import INDEX, INDEXED_THROUGH
 from .rows import moment, stamp
 from .settling import RequestKey, Settling
 from .sweeping import sweep
@@ -30,15 +31,12 @@ _MOST_REMEMBERED: Final = 10_000
 # has to copy them into the file, which takes several milliseconds: an app's emit, as likely as not.
 _SETTLED_PER_CHECKPOINT: Final = 40
 
-_DUE: Final = """(SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at IS NOT NULL),
-    (SELECT min(lease_until) FROM procore_hooks_deliveries WHERE lease_until IS NOT NULL),
-    EXISTS (SELECT 1 FROM procore_hooks_queues WHERE sweep_from IS NOT NULL)"""
-_NEXT_DUE: Final = f"SELECT {_DUE}"
-# One statement instead of one for each thing that most turns find nothing to do for.
-_STATE: Final = f"""
-SELECT {_DUE}, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0), steady, ahead,
-    indexed_through < (SELECT max(id) FROM procore_hooks_deliveries)
-FROM procore_hooks_turns"""
+_STATE: Final = f"SELECT {DUE}, steady, ahead FROM procore_hooks_turns"
+# One statement instead of one for each thing that most turns find nothing to do for. `clocks` needs what was before.
+_BEGIN: Final = f"""
+UPDATE procore_hooks_turns SET number = number + 1, indexed_through = {INDEXED_THROUGH}
+RETURNING {DUE}, steady, ahead, number, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0)
+"""
 
 
 class Turns:
@@ -66,24 +64,24 @@ class Turns:
         wait: bool,
     ) -> Turn:
         """See `Storage.turn`."""
-        write = self._database.write if wait else self._database.write_at_once
         at, due = stamp(now), stamp(due_by)
         is_expected, self._is_expected = self._is_expected and capacity > 0, False
         # Most turns of an idle dispatcher end here, without a write.
         if not settlements and not is_expected:
-            idle = self._if_idle(at, due, capacity, reading)
+            idle = self._if_idle(at, due, capacity, reading, wait)
             if idle is not None:
                 return idle
         settling = Settling(self._request_ids)
-        turn, picked = write(self._change, settling, settlements, at, due, lease, capacity, reading)
+        work = settling, settlements, at, due, lease, capacity, reading
+        turn, picked = self._database.write(self._change, *work, wait=wait)
         self._remember(settling.stored)
         self._hooks.log_trouble()
-        claims, next_due_at = self._database.read(_claims_and_next, picked, now, now + lease)
+        claims, next_due = self._loaded(picked, now, now + lease, wait)
         self._settled += len(turn.settled)
         if not picked and self._settled >= _SETTLED_PER_CHECKPOINT:
             self._settled = 0
-            self._database.checkpoint()
-        return attrs.evolve(turn, claims=claims, next_due_at=next_due_at)
+            self._database.checkpoint(wait)
+        return attrs.evolve(turn, claims=claims, next_due_at=_earliest(*next_due))
 
     def _change(
         self,
@@ -97,9 +95,8 @@ class Turns:
         reading: ClockReading | None,
     ) -> tuple[Turn, Sequence[Queue]]:
         """All that a turn writes. Returns it without its claims, and what was picked of them."""
-        _, lease_until, sweeping, waits_until, steady, ahead, may_lack_index = cursor.execute(_STATE).fetchone()
-        if may_lack_index:
-            index_deliveries(cursor)
+        cursor.execute(INDEX)
+        _, lease_until, sweeping, steady, ahead, number, waits_until = cursor.execute(_BEGIN).fetchone()
         moved = reading is not None and follow_clock(cursor, reading, clock_reading(steady, ahead))
         settled, late = settling.settle(cursor, settlements, at, due)
         swept = sweep(cursor, at, due) if sweeping or settling.has_dropped else 0
@@ -109,12 +106,19 @@ class Turns:
         # Pauses that are over come first, else a probe waits behind everybody's backlog.
         if moved or (waits_until is not None and waits_until <= due):
             end_waits(cursor, due)
-        picked = pick(cursor, self._hooks, at, due, lease, capacity)
+        picked = pick(cursor, self._hooks, number, at, due, lease, capacity)
         return Turn(settled=tuple(settled), late=tuple(late), discarded=swept + dropped, expired=expired), picked
 
-    def _if_idle(self, at: int, due: int, capacity: int, reading: ClockReading | None) -> Turn | None:
+    def _loaded(self, picked: Sequence[Queue], now: datetime, lease_until: datetime, wait: bool) -> Loaded:
+        try:
+            return self._database.read(load_claims, picked, now, lease_until, wait=wait)
+        except StorageBusy:
+            # Whoever mends the WAL after a crash is waited for after all: what was picked is claimed already.
+            return self._database.read(load_claims, picked, now, lease_until)
+
+    def _if_idle(self, at: int, due: int, capacity: int, reading: ClockReading | None, wait: bool) -> Turn | None:
         """The turn, if there is nothing to do in it besides settling."""
-        ready_at, lease_until, sweeping, _, steady, ahead, _ = self._database.read(_state)
+        ready_at, lease_until, sweeping, steady, ahead = self._database.read(_state, wait=wait)
         moved = reading is not None and bool(reading.set_since(clock_reading(steady, ahead)))
         claimable = capacity > 0 and ready_at is not None and ready_at <= due
         if moved or claimable or sweeping or (lease_until is not None and lease_until <= at):
@@ -131,13 +135,6 @@ class Turns:
 def _state(cursor: sqlite3.Cursor) -> tuple[Any, ...]:
     state: tuple[Any, ...] = cursor.execute(_STATE).fetchone()
     return state
-
-
-def _claims_and_next(
-    cursor: sqlite3.Cursor, picked: Sequence[Queue], now: datetime, lease_until: datetime
-) -> tuple[tuple[Claim, ...], datetime | None]:
-    claims = load_claims(cursor, picked, now, lease_until)
-    return tuple(claims), _earliest(*cursor.execute(_NEXT_DUE).fetchone())
 
 
 def _earliest(ready_at: int | None, lease_until: int | None, sweeping: int) -> datetime | None:
