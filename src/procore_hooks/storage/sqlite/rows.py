@@ -42,7 +42,7 @@ OUTCOMES: Final[tuple[AttemptOutcome, ...]] = ("ok", "retried", "failed", "disca
 # The key of an attempt holds its delivery and its number, so that no index is needed to find a delivery's attempts.
 ATTEMPTS_PER_DELIVERY: Final = 1 << 20
 # The first two follow from the event and the start; the third has a column of its own.
-_DERIVED_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_DERIVED_HEADERS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 
 # Made once: `json.dumps` makes one for each call that asks for separators.
 compact_json: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -183,13 +183,15 @@ def split_headers(attempt: Attempt) -> tuple[HeaderItems, str | None]:
     """
     headers = attempt.request_headers
     seconds = str(stamp(attempt.started_at) // 1_000_000)
-    if any(name not in headers for name in _DERIVED_HEADERS) or headers["webhook-timestamp"] != seconds:
+    if headers.get("webhook-timestamp") != seconds or not headers.keys() >= _DERIVED_HEADERS:
         return tuple(headers.items()), None
     kept = tuple([item for item in headers.items() if item[0] not in _DERIVED_HEADERS])
     return kept, headers["webhook-signature"]
 
 
-def attempt_row(delivery_id: int, attempt: Attempt, request_id: int, signature: str | None) -> tuple[object, ...]:
+def attempt_row(
+    delivery_id: int, attempt: Attempt, request_id: int, signature: str | None, response_headers: str | None
+) -> tuple[object, ...]:
     """The columns of the attempts table. What follows from the event and the start is not stored again."""
     return (
         delivery_id * ATTEMPTS_PER_DELIVERY + attempt.number,
@@ -198,7 +200,7 @@ def attempt_row(delivery_id: int, attempt: Attempt, request_id: int, signature: 
         attempt.request_body or None,
         signature,
         attempt.response_status,
-        compact_json(attempt.response_headers) if attempt.response_headers else None,
+        response_headers,
         attempt.response_body or None,
         attempt.response_error,
         stamp(attempt.started_at),

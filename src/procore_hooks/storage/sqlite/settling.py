@@ -177,10 +177,14 @@ class Settling:
 
     def _insert_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended]) -> None:
         rows = []
+        texts: dict[int, str | None] = {}  # of response headers: many of a hook's answers have the very same object
         for one in ended:
             headers, signature = split_headers(one.attempt)
             request_id = self._request_id(cursor, one.attempt.request_url, headers)
-            rows.append(attempt_row(one.delivery_id, one.attempt, request_id, signature))
+            answered = one.attempt.response_headers
+            if id(answered) not in texts:
+                texts[id(answered)] = compact_json(answered) if answered else None
+            rows.append(attempt_row(one.delivery_id, one.attempt, request_id, signature, texts[id(answered)]))
         # Bodies are bytes, which JSON cannot hold: so many rows of parameters. Sizes are powers of two, so that a
         # few statements serve and stay prepared.
         start = 0
