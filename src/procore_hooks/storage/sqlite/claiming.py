@@ -37,17 +37,19 @@ _FRESH: Final = """FROM procore_hooks_deliveries INDEXED BY procore_hooks_delive
         AND unindexed IS NULL
     ORDER BY id LIMIT"""
 _GREATEST: Final = "(SELECT max(id) FROM procore_hooks_deliveries WHERE hook_id = %s.hook_id AND unindexed IS NULL)"
+_ROOM: Final = "iif(q.paused_until > :due, 0, iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight)"
 # With the first delivery of each, which is all there is room for where many hooks wait: to ask for them by themselves
 # would take half of a turn. The first fresh one is looked for once: its id, and in the last bit whether another
-# follows. What comes last is 0 where one does, else the greatest id of the hook.
+# follows, or may follow where there is room for no more. What comes last is 0 where that bit is set, else the greatest
+# id of the hook.
 _PICK_QUEUES: Final = f"""
 SELECT json_group_array(json_array(hook_id, version, failing_since, paused_until, room, epoch, failures, head, returned,
     fresh >> 1, iif(fresh & 1, 0, {_GREATEST % "ready"})))
 FROM (
     SELECT q.hook_id, h.version, q.failing_since, q.paused_until,
-        iif(q.paused_until > :due, 0, iif(q.failures > 0, 1, q.max_in_flight) - q.in_flight) AS room, q.epoch,
-        q.failures, q.head, (SELECT id {_RETURNED} 1) AS returned,
-        (SELECT (min(id) << 1) | (count(*) > 1) FROM (SELECT id {_FRESH} 2)) AS fresh
+        {_ROOM} AS room, q.epoch, q.failures, q.head, (SELECT id {_RETURNED} 1) AS returned,
+        iif({_ROOM} = 1, (SELECT (id << 1) | 1 {_FRESH} 1),
+            (SELECT (min(id) << 1) | (count(*) > 1) FROM (SELECT id {_FRESH} 2))) AS fresh
     FROM procore_hooks_queues q CROSS JOIN procore_hooks_hooks h ON h.id = q.hook_id
     WHERE q.ready_at = 0 ORDER BY q.served, q.hook_id LIMIT :wanted OFFSET :known) ready
 """
