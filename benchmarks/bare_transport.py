@@ -36,7 +36,7 @@ def measure(options: Options) -> Sequence[Result]:
             return httpx_rate([one.as_httpx(Timeouts()) for one in prepared(hook, event, number)], number)
 
         rates = alternate(
-            options.runs,
+            2 * options.runs,
             {
                 "ours": lambda: emit_and_drain(registry, number),
                 "httpx": by_httpx,

@@ -24,7 +24,7 @@ def measure(options: Options) -> Sequence[Result]:
             emit(registry, number)
             return _drain_rate(where / "hooks.db", number, processes)
 
-        rates = alternate(options.runs, {"two": lambda: rate(2), "one": lambda: rate(1)})
+        rates = alternate(2 * options.runs, {"two": lambda: rate(2), "one": lambda: rate(1)})
     return [
         ratio(
             "two dispatcher processes on one SQLite file ÷ one",
