@@ -8,8 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
+import pytest
+
 from procore_hooks import DestinationPolicy, SQLiteStorage
 from procore_hooks._core.claims import Claim, Settlement
+from procore_hooks._core.frozen import FrozenDict
 from procore_hooks._core.models import Attempt
 from procore_hooks._core.secret import Secret
 from procore_hooks._requests import RequestMaker
@@ -88,3 +92,23 @@ def test_bytes_per_delivery(path: Path, storage: SQLiteStorage, rows: Rows) -> N
     each = (path.stat().st_size - empty) / (EVENTS * HOOKS)
     print(f"{each:.0f} bytes per delivery")
     assert each <= MOST
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("webhook-timestamp", "1"), ("webhook-timestamp", None), ("webhook-id", None), ("webhook-signature", None)],
+)
+def test_headers_that_do_not_follow_from_the_event(storage: SQLiteStorage, name: str, value: str | None) -> None:
+    """Headers that are made again from the event and the start, to save room, come back as they were where they were
+    others, or not all there.
+    """
+    make.listening(storage)
+    make.emit(storage, an_event(1))
+    (claim,) = make.turn(storage).claims
+    settlement = sent(RequestMaker(DestinationPolicy(), {}), claim)
+    headers = dict(settlement.attempt.request_headers)
+    headers.pop(name)
+    changed = FrozenDict(headers if value is None else headers | {name: value})
+    attempt = attrs.evolve(settlement.attempt, request_headers=changed)
+    make.turn(storage, attrs.evolve(settlement, attempt=attempt), now=at(1))
+    assert storage.get_delivery(claim.delivery_id).attempts == (attempt,)

@@ -231,6 +231,25 @@ def test_a_lone_event_takes_few_statements(
     assert statements_of_a_turn() == ["SELECT"]
 
 
+def test_turns_that_may_not_wait_say_so_once(
+    storage: SQLiteStorage, connection_of: Callable[[SQLiteStorage], sqlite3.Connection]
+) -> None:
+    """Of the turns that one thread takes without waiting, the first alone sets up the connection for it."""
+    make.listening(storage)
+    make.emit(storage)
+    connection = connection_of(storage)
+    asked: list[str] = []
+    connection.set_trace_callback(asked.append)
+    (claim,) = make.turn(storage, wait=False).claims
+    assert [sql for sql in asked if sql.startswith("PRAGMA")] == ["PRAGMA busy_timeout = 0"]
+    asked.clear()
+    make.turn(storage, make.accepted(claim), wait=False)
+    make.turn(storage, wait=False)
+    connection.set_trace_callback(None)
+    assert "COMMIT" in asked
+    assert not [sql for sql in asked if sql.startswith("PRAGMA")]
+
+
 def test_a_turn_beside_one_paused_hook_with_very_many(
     opened: Callable[[str], tuple[SQLiteStorage, Bulk]], steps_of: Steps
 ) -> None:

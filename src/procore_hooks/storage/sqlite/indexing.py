@@ -26,9 +26,9 @@ _AT_ONCE_BITS: Final = 8  # 256 rows fill some three pages
 UNINDEXED: Final = "d.id > (SELECT indexed_through FROM procore_hooks_turns) AND d.unindexed IS NOT NULL"
 INDEX: Final = f"UPDATE procore_hooks_deliveries AS d SET unindexed = NULL WHERE {UNINDEXED}"
 # What it is after that.
-INDEXED_THROUGH: Final = "max(indexed_through, coalesce((SELECT max(id) FROM procore_hooks_deliveries), 0))"
+INDEXED_THROUGH: Final = "coalesce((SELECT max(id) FROM procore_hooks_deliveries), 0)"
 _REMEMBER: Final = f"""
-UPDATE procore_hooks_turns SET indexed_through = {INDEXED_THROUGH} WHERE indexed_through < {INDEXED_THROUGH}
+UPDATE procore_hooks_turns SET indexed_through = {INDEXED_THROUGH} WHERE indexed_through <> {INDEXED_THROUGH}
 """
 
 
