@@ -63,6 +63,11 @@ class InFlight:
         """Whether some are over."""
         return bool(self._over or self._settlements)
 
+    @property
+    def over(self) -> int:
+        """How many are over."""
+        return len(self._over) + len(self._settlements)
+
     def begin(self, claims: Sequence[Claim], send_by: float) -> None:
         """Make the attempts, over by `send_by` of the loop's clock, while nobody else can have claimed them."""
         for start in range(0, len(claims), _TOGETHER):

@@ -6,9 +6,13 @@ import asyncio
 import gc
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import httpx
 import pytest
 
+import procore_hooks._engine as engine_module
 from procore_hooks import Dispatcher, Event, HookRegistry, MemoryStorage, Timeouts
 from procore_hooks._sending import Underway
 from procore_hooks.testing import ScriptedEndpoint
@@ -110,3 +114,68 @@ def test_a_long_answer_is_cut_and_still_masked(by_hand: HookRegistry, kept: int)
         assert len(attempt.response_body) <= kept
         assert attempt.response_body[:64] == (b"." * before + b"*****" * 200)[: min(kept, 64)]
         assert secret[:8].encode() not in attempt.response_body
+
+
+class OneAfterAnother(httpx.AsyncBaseTransport):
+    """Of requests that come together, each ends two steps of the loop after the one before: the time that it takes
+    an answer to be read and to end its attempt. `on_end` is told its number.
+    """
+
+    def __init__(self, on_end: Callable[[int], object] = lambda _: None) -> None:
+        self._on_end = on_end
+        self._came = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        number = self._came
+        self._came += 1
+        for _ in range(2 * number):
+            await asyncio.sleep(0)
+        self._on_end(number)
+        return httpx.Response(200)
+
+
+@pytest.fixture
+def settled_together(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many were settled by each turn that settled any."""
+    turn = registry.storage.turn
+    numbers: list[int] = []
+
+    def noted(settlements: Sequence[object], **keywords: Any) -> object:
+        numbers.extend([len(settlements)] if settlements else [])
+        return turn(settlements, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(registry.storage, "turn", noted)
+    return numbers
+
+
+def test_what_ends_together_is_settled_together(registry: HookRegistry, settled_together: list[int]) -> None:
+    """Attempts that end shortly one after the other are settled in one turn."""
+    hook_for(registry, max_in_flight=40)
+    for _ in range(40):
+        emit(registry)
+    assert Dispatcher(registry, transport=OneAfterAnother()).drain(BOUND).delivered == 40
+    assert settled_together == [40]
+
+
+def test_so_many_that_end_together(
+    registry: HookRegistry, settled_together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once enough have ended they are settled, however many more there are to come."""
+    monkeypatch.setattr(engine_module, "_GATHERED", 8)
+    hook_for(registry, max_in_flight=40)
+    for _ in range(40):
+        emit(registry)
+    Dispatcher(registry, transport=OneAfterAnother()).drain(BOUND)
+    assert sum(settled_together) == 40
+    assert max(settled_together) <= 12
+
+
+def test_an_emit_while_some_end_together(registry: HookRegistry, settled_together: list[int]) -> None:
+    """An event that is emitted while attempts end is not kept waiting until all have."""
+    hook_for(registry, max_in_flight=41)
+    for _ in range(40):
+        emit(registry)
+    transport = OneAfterAnother(lambda number: emit(registry) if number == 10 else None)
+    Dispatcher(registry, transport=transport).drain(BOUND)
+    assert sum(settled_together) == 41
+    assert 10 <= settled_together[0] <= 15
