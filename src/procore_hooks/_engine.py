@@ -367,8 +367,9 @@ class Engine:
         await self._gather()
 
     async def _gather(self) -> None:
-        """Let attempts that end together be settled together: a turn for the first of them would cost half as much as
-        one for all. No longer than each step of the loop ends more of them, and nobody wakes us.
+        """Let attempts that end together be settled together: a turn makes about as many statements for one as for all.
+
+        Only as long as more of them end, and nobody wakes us.
         """
         before = -1
         while self._in_flight and not self._wake_asked and before < self._in_flight.over < _GATHERED:

@@ -61,7 +61,7 @@ class InFlight:
     @property
     def has_settlements(self) -> bool:
         """Whether some are over."""
-        return bool(self._over or self._settlements)
+        return self.over > 0
 
     @property
     def over(self) -> int:

@@ -41,7 +41,7 @@ STATES: Final[tuple[DeliveryStatus, ...]] = ("enqueued", "retrying", "delivered"
 OUTCOMES: Final[tuple[AttemptOutcome, ...]] = ("ok", "retried", "failed", "discarded", "unknown")
 # The key of an attempt holds its delivery and its number, so that no index is needed to find a delivery's attempts.
 ATTEMPTS_PER_DELIVERY: Final = 1 << 20
-# The first two follow from the event and the start; the third has a column of its own.
+# The signature has a column of its own; the others follow from the event and the start.
 _DERIVED_HEADERS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 
 # Made once: `json.dumps` makes one for each call that asks for separators.
@@ -192,7 +192,10 @@ def split_headers(attempt: Attempt) -> tuple[HeaderItems, str | None]:
 def attempt_row(
     delivery_id: int, attempt: Attempt, request_id: int, signature: str | None, response_headers: str | None
 ) -> tuple[object, ...]:
-    """The columns of the attempts table. What follows from the event and the start is not stored again."""
+    """The columns of the attempts table. What follows from the event and the start is not stored again.
+
+    `response_headers` are the attempt's, as JSON: the caller may have the text already.
+    """
     return (
         delivery_id * ATTEMPTS_PER_DELIVERY + attempt.number,
         OUTCOMES.index(attempt.outcome),

@@ -32,7 +32,8 @@ _MOST_REMEMBERED: Final = 10_000
 _SETTLED_PER_CHECKPOINT: Final = 40
 
 _STATE: Final = f"SELECT {DUE}, steady, ahead FROM procore_hooks_turns"
-# One statement instead of one for each thing that most turns find nothing to do for. `clocks` needs what was before.
+# One statement instead of one for each thing that most turns find nothing to do for. The clock's reading is still that
+# of the last turn that noted one: `follow_clock` compares it, and notes the new one.
 _BEGIN: Final = f"""
 UPDATE procore_hooks_turns SET number = number + 1, indexed_through = {INDEXED_THROUGH}
 RETURNING {DUE}, steady, ahead, number, (SELECT min(ready_at) FROM procore_hooks_queues WHERE ready_at > 0)
