@@ -53,10 +53,11 @@ class Connection(asyncio.BufferedProtocol):
         origin: tuple[str, str, int],
         generation: int,
         deadlines: Deadlines[Connection],
+        give_back: Callable[[Connection], None],
         buffer: bytearray | None = None,
     ) -> None:
-        """`deadlines` call `end_late`. `buffer` may be shared by connections of one event loop, if that reads into it
-        and tells us in one go.
+        """`deadlines` call `end_late`; `give_back` takes it once an answer was read to its end. `buffer` may be shared
+        by connections of one event loop, if that reads into it and tells us in one go.
         """
         self.origin = origin
         self.generation = generation
@@ -64,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self.expires_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._deadlines = deadlines
+        self._give_back = give_back
         self._parser = AnswerParser()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -132,21 +134,22 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _wait(self) -> None:
-        """Until something happened: bytes, an end, a loss, or room to write."""
-        if not self._is_late:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+    # Functions that return what is to be awaited, where a coroutine would do: each that waits for an answer is one more
+    # object, of some hundred bytes, that the garbage collector looks at over and over, and there may be thousands.
+
+    def _something(self) -> asyncio.Future[None]:
+        """Something that happens: bytes, an end, a loss, or room to write. Raises `_Late`."""
         if self._is_late:
             raise _Late
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     # One exchange
 
-    async def exchange(self, head: RequestHead, body: bytes | httpx.AsyncByteStream, seconds: float) -> AnswerHead:
-        """Send a request and return the head of its answer, within `seconds`.
+    async def exchange(
+        self, head: RequestHead, body: bytes | httpx.AsyncByteStream, seconds: float
+    ) -> tuple[AnswerHead, AnswerBody]:
+        """Send a request and return the head of its answer, within `seconds`, and its body, which is still to be read.
 
         Raises httpx's errors, and whatever the body's own stream raises.
         """
@@ -155,17 +158,23 @@ class Connection(asyncio.BufferedProtocol):
         # Not `asyncio.timeout`, which costs more: nothing here needs to be cancelled.
         self._deadlines.set(self, self._loop.time() + seconds)
         try:
-            await self._send(head, body, seconds)
-            if not self._unread:
-                await self._more()
+            if isinstance(body, bytes) and len(body) <= _SMALL and len(body) == head.length:
+                self._write(head.raw + body)
+                self._is_sent = not head.closes
+            else:
+                await self._send(head, body, seconds)
             while (answer := self._poll_head()) is None:
                 await self._more()
-            return answer
         except _Late:
+            self.abort()
             raise httpx.ReadTimeout(f"no answer within {seconds:g} s of the connection") from None
+        except BaseException:
+            self.abort()
+            raise
         finally:
             self._deadlines.clear(self)
             self._is_late = False  # it may have been just in time
+        return answer, AnswerBody(self, self._give_back)
 
     def end_late(self) -> None:
         """End the wait for the answer's head."""
@@ -186,9 +195,6 @@ class Connection(asyncio.BufferedProtocol):
                 raise _Late from None
         elif len(body) != head.length:
             raise unsendable(_WRONG_LENGTH)
-        elif len(body) <= _SMALL:
-            self._write(head.raw + body)
-            self._is_sent = True
         else:
             self._write(head.raw)
             self._is_sent = await self._send_large(memoryview(body))
@@ -221,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
         if piece:
             self._write(piece)
         while self._write_paused and self._lost is None and self._poll_head() is None:
-            await self._wait()
+            await self._something()
         return self._lost is None and self._poll_head() is None
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -244,16 +250,14 @@ class Connection(asyncio.BufferedProtocol):
             await self._more()
         return data
 
-    async def _more(self) -> None:
-        """Wait for more of the answer."""
-        if self._ended:
-            return
+    def _more(self) -> asyncio.Future[None]:
+        """More of the answer, which the parser wants. Raises `_Late`, and `httpx.ReadError` if no more comes."""
         if self._lost is not None:
             raise httpx.ReadError(f"the connection was lost: {describe_os_error(self._lost)}")
         if self._unread > MAX_UNREAD and self._transport is not None:
             self._transport.resume_reading()
         self._unread = 0
-        await self._wait()
+        return self._something()
 
     # Between exchanges
 

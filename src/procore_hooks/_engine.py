@@ -203,7 +203,10 @@ class Engine:
                 self._answer_drains(asked, turn)
             if self._is_over(turn, stop_by):
                 return
-            await self._wait(turn)
+            delay = self._time_to_wait(turn)
+            # What was settled is over: kept for as long as we wait, the garbage collector would look at it again.
+            del turn
+            await self._wait(delay)
 
     async def _turn(self) -> Turn | None:
         """One turn; None if the storage could not, after a pause that grows from time to time."""
@@ -353,9 +356,8 @@ class Engine:
             return not self._in_flight.is_busy or time.monotonic() >= stop_by
         return self._horizon is not None and turn is not None and self._is_drained(turn, self._horizon)
 
-    async def _wait(self, turn: Turn | None) -> None:
-        """Until an attempt is over, an emit or a stop wakes us, something is due, or it is time to look again."""
-        delay = self._time_to_wait(turn)
+    async def _wait(self, delay: float) -> None:
+        """Until an attempt is over, an emit or a stop wakes us, or `delay` seconds have passed."""
         if delay > 0.0 and self._loop is not None:
             handle = self._loop.call_later(delay, self._woken.set)
             try:
@@ -379,6 +381,7 @@ class Engine:
                 await asyncio.sleep(0)
 
     def _time_to_wait(self, turn: Turn | None) -> float:
+        """Seconds until something is due, or it is time to look again."""
         if self._in_flight.has_settlements or turn is None:
             return 0.0
         has_room = not self._stopping and len(self._in_flight) < self._settings.max_in_flight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -116,15 +116,35 @@ class Sender:
         Raises only what ends the task or the process. The task is to be cancelled at the deadline, once `is_late` is
         set.
         """
-        if one.request is None:
+        transport, request = self._transport, one.request
+        if request is None:
             return
         try:
-            await self._exchange(one.request, one)
+            if type(transport) is GuardedTransport:
+                # Without the requests and responses of httpx, which cost a third of it all.
+                head, body = await transport.send(
+                    request.destination,
+                    request.head,
+                    request.body,
+                    connect=self._timeouts.connect,
+                    response=self._timeouts.response,
+                )
+                try:
+                    one.take_head(head.status, head.headers)
+                    whole = body.take_whole()
+                    if whole is None:
+                        await _read(body, one)
+                    else:
+                        one.take(whole)
+                finally:
+                    body.close()
+            else:  # a subclass may do things of its own
+                await self._send_by_httpx(transport, request, one)
         except BaseException as error:
-            one.error = self._what_ended(error, one, one.request.secrets)
+            one.error = self._what_ended(error, one, request.secrets)
         # It may have to wait for the storage. One byte more tells that there was more.
         if len(one.body) > self._kept_bytes:
-            del one.body[one.request.secrets.looked_at(self._kept_bytes) + 1 :]
+            del one.body[request.secrets.looked_at(self._kept_bytes) + 1 :]
 
     def _what_ended(self, error: BaseException, one: Underway, secrets: SecretsOfHook) -> str:
         """What ended an exchange, in words. Raises it if it is to end the task or the process."""
@@ -143,32 +163,7 @@ class Sender:
             raise error
         return _tidy(_in_words(error), secrets)
 
-    async def _exchange(self, request: PreparedRequest, one: Underway) -> None:
-        transport = self._transport
-        if type(transport) is not GuardedTransport:  # a subclass may do things of its own
-            await self._exchange_by_httpx(transport, request, one)
-            return
-        # Without the requests and responses of httpx, which cost a third of it all.
-        head, body = await transport.send(
-            request.destination,
-            request.head,
-            request.body,
-            connect=self._timeouts.connect,
-            response=self._timeouts.response,
-        )
-        try:
-            one.take_head(head.status, head.headers)
-            whole = body.take_whole()
-            if whole is not None:
-                one.take(whole)
-                return
-            async for chunk in body:
-                if not one.take(chunk):
-                    return
-        finally:
-            body.close()
-
-    async def _exchange_by_httpx(
+    async def _send_by_httpx(
         self, transport: httpx.AsyncBaseTransport, request: PreparedRequest, one: Underway
     ) -> None:
         response = await transport.handle_async_request(request.as_httpx(self._timeouts))
@@ -177,9 +172,7 @@ class Sender:
             if response.is_stream_consumed:  # a mock that was made with its content
                 one.take(response.content)
                 return
-            async for chunk in response.aiter_raw():
-                if not one.take(chunk):
-                    return
+            await _read(response.aiter_raw(), one)
         finally:
             await response.aclose()
 
@@ -207,6 +200,13 @@ class Sender:
             completed_at=one.completed_at,
         )
         return attempt, answer
+
+
+async def _read(body: AsyncIterable[bytes], one: Underway) -> None:
+    """Take what comes of `body`, up to its end or to where it is enough."""
+    async for chunk in body:
+        if not one.take(chunk):
+            return
 
 
 def left_open(claim: Claim, now: datetime) -> Settlement:

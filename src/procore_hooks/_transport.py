@@ -14,7 +14,7 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import httpx
@@ -97,7 +97,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             request=request,
         )
 
-    async def send(
+    def send(
         self,
         destination: Destination,
         head: RequestHead,
@@ -105,21 +105,29 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         *,
         connect: float,
         response: float,
+    ) -> Coroutine[Any, Any, tuple[AnswerHead, AnswerBody]]:
+        """Send a request that is bytes already, as `handle_async_request` does. To be awaited at once."""
+        connection = self._idle.take(destination.origin)
+        if connection is not None:
+            return connection.exchange(head, body, response)
+        return self._dial_and_send(destination, head, body, connect, response)
+
+    async def _dial_and_send(
+        self,
+        destination: Destination,
+        head: RequestHead,
+        body: bytes | httpx.AsyncByteStream,
+        connect: float,
+        response: float,
     ) -> tuple[AnswerHead, AnswerBody]:
-        """Send a request that is bytes already, as `handle_async_request` does."""
-        origin = (destination.scheme, destination.host, destination.port)
-        connection = self._idle.take(origin)
-        if connection is None:
-            generation = self._idle.generation
-            deadlines = self._deadlines_of(asyncio.get_running_loop())
-            connection = await self._dialler.connect(
-                destination, lambda: Connection(origin, generation, deadlines, self._buffer), connect
-            )
-        try:
-            return await connection.exchange(head, body, response), AnswerBody(connection, self._idle.give)
-        except BaseException:
-            connection.abort()
-            raise
+        generation = self._idle.generation
+        deadlines = self._deadlines_of(asyncio.get_running_loop())
+        connection = await self._dialler.connect(
+            destination,
+            lambda: Connection(destination.origin, generation, deadlines, self._idle.give, self._buffer),
+            connect,
+        )
+        return await connection.exchange(head, body, response)
 
     async def aclose(self) -> None:
         """Close idle connections now, and those in use as soon as their answers end.

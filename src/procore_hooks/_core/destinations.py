@@ -77,12 +77,18 @@ class Destination:
         scheme: ``"http"`` or ``"https"``.
         host: in ASCII, lower case; an IPv6 address without its brackets.
         url: the whole URL in the form in which it is sent.
+        origin: scheme, host and port, by which connections are kept.
     """
 
     scheme: str
     host: str
     port: int
     url: str = attrs.field(repr=masked_url)
+    origin: tuple[str, str, int] = attrs.field(init=False, repr=False, eq=False)
+
+    @origin.default
+    def _make_origin(self) -> tuple[str, str, int]:
+        return self.scheme, self.host, self.port
 
     @property
     def address(self) -> Address | None:
