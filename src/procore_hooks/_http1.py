@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -40,6 +41,9 @@ _PLAIN_HEAD: Final = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: ?[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)*+)\r\n"
 )
 _PLAIN_HEADER: Final = re.compile(rb"([^:]+): ?([^\r]+)\r\n")
+# Of heads, and in bytes: together less than a megabyte, with what was read of them.
+_MOST_REMEMBERED: Final = 256
+_LONGEST_REMEMBERED: Final = 1024
 # With one of these an answer's end, or what follows it, is not a matter of its length alone.
 _NOT_PLAIN: Final = frozenset({b"transfer-encoding", b"proxy-connection", b"upgrade", b"trailer"})
 
@@ -94,26 +98,6 @@ def unsendable(why: str) -> httpx.LocalProtocolError:
     return httpx.LocalProtocolError(f"the request cannot be sent: {why}")
 
 
-def plain_answer(data: bytes) -> tuple[AnswerHead, bytes] | None:
-    """Head and body of an answer to a POST, if `data` is just that and of the plainest kind; else None."""
-    found = _PLAIN_HEAD.match(data)
-    if found is None or found.end() > MAX_HEAD:
-        return None
-    status, reason = found[1], found[2]
-    headers, body = _PLAIN_HEADER.findall(found[3]), data[found.end() :]
-    named = {name.lower(): value for name, value in headers}
-    if len(named) < len(headers) or not _NOT_PLAIN.isdisjoint(named):  # also if a name is there twice
-        return None
-    if named.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-        return None
-    length = named.get(b"content-length", b"none")
-    if status == b"204":  # RFC 9110, section 8.6: without a body, and so without its length
-        is_whole = length == b"none" and not body
-    else:
-        is_whole = status != b"304" and _DIGITS.fullmatch(length) is not None and int(length) == len(body)
-    return (AnswerHead(int(status), headers, b"1.1", reason), body) if is_whole else None
-
-
 @attrs.frozen
 class AnswerHead:
     """The head of a final answer. Names of headers are as they came."""
@@ -122,6 +106,42 @@ class AnswerHead:
     headers: Sequence[tuple[bytes, bytes]]
     version: bytes
     reason: bytes
+
+
+def plain_answer(data: bytes) -> tuple[AnswerHead, bytes] | None:
+    """Head and body of an answer to a POST, if `data` is just that and of the plainest kind; else None."""
+    end = data.find(b"\r\n\r\n") + 4
+    if not 4 <= end <= MAX_HEAD:
+        return None
+    read = _plain_head if end <= _LONGEST_REMEMBERED else _plain_head.__wrapped__
+    plain = read(data[:end])
+    if plain is None or plain[1] != len(data) - end:
+        return None
+    return plain[0], data[end:]
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _plain_head(data: bytes) -> tuple[AnswerHead, int] | None:
+    """A head of the plainest kind, and how long its body is; else None.
+
+    Within a second the answers of a receiver mostly have the same one.
+    """
+    found = _PLAIN_HEAD.fullmatch(data)
+    if found is None:
+        return None
+    status, reason = found[1], found[2]
+    headers = tuple(_PLAIN_HEADER.findall(found[3]))
+    named = {name.lower(): value for name, value in headers}
+    if len(named) < len(headers) or not _NOT_PLAIN.isdisjoint(named):  # also if a name is there twice
+        return None
+    if named.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return None
+    length = named.get(b"content-length")
+    if status == b"204":  # RFC 9110, section 8.6: without a body, and so without its length
+        length = b"0" if length is None else None
+    if status == b"304" or length is None or not _DIGITS.fullmatch(length):
+        return None
+    return AnswerHead(int(status), headers, b"1.1", reason), int(length)
 
 
 class AnswerParser:

@@ -114,7 +114,7 @@ class SecretsOfHook:
         Within a second a receiver's answers mostly have the same ones, so the last are remembered.
         """
         last = self._last_headers
-        if last is not None and last[0] == raw:
+        if last is not None and (last[0] is raw or last[0] == raw):
             return last[1]
         kept = kept_response_headers(self.masked_in_headers(raw))
         is_small = len(raw) <= _MOST_REMEMBERED and all(

@@ -296,19 +296,24 @@ def load_claims(cursor: sqlite3.Cursor, picked: Sequence[Queue], now: datetime, 
     """The claims of what was picked, with their events; and what DUE says."""
     queues = {queue.hook.id: queue for queue in picked}
     ids = [delivery_id for queue in picked for delivery_id in queue.taken]
-    rows = cursor.execute(_LOAD, (json.dumps(ids),)).fetchall() if ids else []
-    claims = [
-        Claim(
-            delivery_id=delivery_id,
-            hook=queues[hook_id].hook,
-            event=event_from_row(event),
-            number=number,
-            epoch=queues[hook_id].epoch,
-            failures=queues[hook_id].failures,
-            first_attempt_at=moment_or_none(began_at),
-            claimed_at=now,
-            lease_until=lease_until,
+    claims, due = [], None
+    # Row by row: each is let go before the next one comes.
+    for delivery_id, hook_id, number, began_at, *event, ready_at, lease_ends, sweeping in (
+        cursor.execute(_LOAD, (json.dumps(ids),)) if ids else ()
+    ):
+        due = ready_at, lease_ends, sweeping
+        queue = queues[hook_id]
+        claims.append(
+            Claim(
+                delivery_id=delivery_id,
+                hook=queue.hook,
+                event=event_from_row(event),
+                number=number,
+                epoch=queue.epoch,
+                failures=queue.failures,
+                first_attempt_at=moment_or_none(began_at),
+                claimed_at=now,
+                lease_until=lease_until,
+            )
         )
-        for delivery_id, hook_id, number, began_at, *event in rows
-    ]
-    return tuple(claims), rows[0][-3:] if rows else cursor.execute(_NEXT_DUE).fetchone()
+    return tuple(claims), due or cursor.execute(_NEXT_DUE).fetchone()

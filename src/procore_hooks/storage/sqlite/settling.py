@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -25,12 +26,19 @@ RequestKey = tuple[str, HeaderItems]
 _RETRYING, _DISCARDED = 1, 4
 _EXPIRED_AT_ONCE: Final = 1000
 _WORTH_A_STATEMENT: Final = 4
+_COLUMNS: Final = 11  # of the attempts table
+_ROW: Final = f"({', '.join('?' * _COLUMNS)})"
+_EVERYTHING: Final = sys.maxsize
 
-_HOLDING: Final = """
-SELECT json_group_array(json_array(d.id, d.attempt_count, q.epoch, d.id <= q.dropped_through, q.drop_reason))
+# Two lists of numbers and not one of pairs: the garbage collector has to look at each list that there is.
+_OPEN: Final = """
+SELECT json_group_array(d.id), json_group_array(d.attempt_count)
 FROM json_each(?) j CROSS JOIN procore_hooks_deliveries d ON d.id = j.value
-    CROSS JOIN procore_hooks_queues q ON q.hook_id = d.hook_id
 WHERE d.lease_until IS NOT NULL
+"""
+_QUEUES: Final = """
+SELECT json_group_array(json_array(q.hook_id, q.epoch, q.dropped_through, q.drop_reason))
+FROM json_each(?) j CROSS JOIN procore_hooks_queues q ON q.hook_id = j.value
 """
 _EXPIRED: Final = """
 SELECT json_group_array(json_array(d.id, d.hook_id, d.attempt_count, d.claimed_at, h.destination_url,
@@ -104,34 +112,31 @@ class Settling:
     ) -> tuple[list[Settled], list[Settlement]]:
         if not settlements:
             return [], []
-        holding = _held(cursor, settlements)
-        epochs: dict[int, int] = {}
-        flushed: dict[int, str] = {}
+        numbers = _open(cursor, settlements)
+        epochs, dropped = _queues(cursor, settlements)
         settled: list[Settled] = []
         ended: list[_Ended] = []
         late: list[Settlement] = []
         for settlement in settlements:
             claim, change = settlement.claim, settlement.hook_change
-            held = holding.get(claim.delivery_id)
-            if held is None or held[0] != claim.number:
+            if numbers.get(claim.delivery_id) != claim.number:
                 late.append(settlement)
                 continue
             # Should the same attempt come twice, the second comes late.
-            del holding[claim.delivery_id]
-            _, epoch, dropped, drop_reason = held
+            del numbers[claim.delivery_id]
             hook_id = claim.hook.id
             # Of several settlements of a hook, each sees what those before it did.
-            one = _ended(settlement, flushed.get(hook_id, drop_reason if dropped else None), now)
-            changed = change is not None and epochs.get(hook_id, epoch) == claim.epoch
+            one = _ended(settlement, _drop_reason(dropped, hook_id, claim.delivery_id), now)
+            changed = change is not None and epochs.get(hook_id) == claim.epoch
             if change is not None and changed:
-                epochs[hook_id] = epoch + 1
+                epochs[hook_id] += 1
                 if change.flush_reason is not None:
-                    flushed[hook_id] = change.flush_reason
+                    dropped[hook_id] = _EVERYTHING, change.flush_reason
+                    self.has_dropped = True
             ended.append(one)
             settled.append(Settled(settlement=settlement, status=STATES[one.state], changed=changed))
         self._end_attempts(cursor, ended, due)
         _change_queues(cursor, settled, now, due)
-        self.has_dropped = bool(flushed)
         return settled, late
 
     def return_expired(self, cursor: sqlite3.Cursor, now: int, due: int) -> tuple[int, int]:
@@ -176,7 +181,7 @@ class Settling:
             cursor.execute(_LEAVE_FLIGHT, {"ended": number, "hooks": json.dumps(of_them), "due": due})
 
     def _insert_attempts(self, cursor: sqlite3.Cursor, ended: Sequence[_Ended]) -> None:
-        rows = []
+        parameters: list[object] = []
         texts: dict[int, str | None] = {}  # of response headers: many of a hook's answers have the very same object
         for one in ended:
             headers, signature = split_headers(one.attempt)
@@ -184,16 +189,15 @@ class Settling:
             answered = one.attempt.response_headers
             if id(answered) not in texts:
                 texts[id(answered)] = compact_json(answered) if answered else None
-            rows.append(attempt_row(one.delivery_id, one.attempt, request_id, signature, texts[id(answered)]))
+            parameters += attempt_row(one.delivery_id, one.attempt, request_id, signature, texts[id(answered)])
         # Bodies are bytes, which JSON cannot hold: so many rows of parameters. Sizes are powers of two, so that a
         # few statements serve and stay prepared.
         start = 0
-        while start < len(rows):
-            size = min(128, 1 << ((len(rows) - start).bit_length() - 1))
-            chunk = rows[start : start + size]
-            marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * size)
-            parameters = [value for row in chunk for value in row]
-            cursor.execute(f"INSERT INTO procore_hooks_attempts VALUES {marks}", parameters)
+        while start < len(ended):
+            size = min(128, 1 << ((len(ended) - start).bit_length() - 1))
+            marks = ", ".join([_ROW] * size)
+            chunk = parameters[start * _COLUMNS : (start + size) * _COLUMNS]
+            cursor.execute(f"INSERT INTO procore_hooks_attempts VALUES {marks}", chunk)
             start += size
 
     def _request_id(self, cursor: sqlite3.Cursor, url: str, headers: HeaderItems) -> int:
@@ -210,12 +214,27 @@ class Settling:
         return known
 
 
-def _held(cursor: sqlite3.Cursor, settlements: Sequence[Settlement]) -> dict[int, list[Any]]:
-    """By delivery, of those whose attempt is open: its number, the epoch of the queue, whether what returns to it is
-    dropped, and why.
-    """
+def _open(cursor: sqlite3.Cursor, settlements: Sequence[Settlement]) -> dict[int, int]:
+    """By delivery, of those whose attempt is open: its number."""
     ids = json.dumps([one.claim.delivery_id for one in settlements])
-    return {row[0]: row[1:] for row in json.loads(cursor.execute(_HOLDING, (ids,)).fetchone()[0])}
+    open_ids, numbers = cursor.execute(_OPEN, (ids,)).fetchone()
+    return dict(zip(json.loads(open_ids), json.loads(numbers), strict=True))
+
+
+def _queues(
+    cursor: sqlite3.Cursor, settlements: Sequence[Settlement]
+) -> tuple[dict[int, int], dict[int, tuple[int, str]]]:
+    """By hook, of those that it matters for: the epoch of the queue; and up to which id what returns to it is dropped,
+    and why.
+    """
+    hooks = {one.claim.hook.id for one in settlements if one.hook_change is not None or one.status == "retrying"}
+    rows = json.loads(cursor.execute(_QUEUES, (json.dumps([*hooks]),)).fetchone()[0]) if hooks else []
+    return {row[0]: row[1] for row in rows}, {row[0]: (row[2], row[3]) for row in rows}
+
+
+def _drop_reason(dropped: Mapping[int, tuple[int, str]], hook_id: int, delivery_id: int) -> str | None:
+    through, reason = dropped.get(hook_id, (0, None))
+    return reason if delivery_id <= through else None
 
 
 def _ended(settlement: Settlement, drop_reason: str | None, now: int) -> _Ended:
