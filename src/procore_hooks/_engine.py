@@ -357,7 +357,9 @@ class Engine:
         return self._horizon is not None and turn is not None and self._is_drained(turn, self._horizon)
 
     async def _wait(self, delay: float) -> None:
-        """Until an attempt is over, an emit or a stop wakes us, or `delay` seconds have passed."""
+        """Until all have begun, and an attempt is over, an emit or a stop wakes us, or `delay` seconds have passed."""
+        while self._in_flight.is_beginning:  # noqa: ASYNC110 - a few steps of the loop, and no event of theirs
+            await asyncio.sleep(0)
         if delay > 0.0 and self._loop is not None:
             handle = self._loop.call_later(delay, self._woken.set)
             try:

@@ -3,6 +3,9 @@
 Requests are made some at a time, and attempts that are over are decided together, when their settlements are wanted.
 Doing these things one by one, between the system calls of sending, takes more than twice as long: each time caches and
 predictions of the processor begin anew.
+
+Nor are they all made at once: what an attempt consists of until its answer comes is a dozen objects, and whenever seven
+hundred more have been made than let go, the garbage collector looks at them all. So answers are read in between.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from ._core.claims import Claim, Settlement, moved_claim, moved_settlement
@@ -24,7 +28,7 @@ __all__ = ["InFlight"]
 
 _log = logging.getLogger("procore_hooks")
 
-# How many are prepared together. More saves little, and keeps the first of them waiting.
+# How many are begun in one step of the loop. More saves little, and keeps the first of them waiting.
 _TOGETHER: Final = 32
 # What follows when a retry strategy raises: neither hammering nor giving up.
 _FALLBACK: Final = Backoff(wait=timedelta(minutes=1), stop=False)
@@ -44,19 +48,26 @@ class InFlight:
         self._now = now
         self._woken = woken
         self._loop = asyncio.get_running_loop()
+        self._claimed: deque[Claim] = deque()
+        self._send_by = 0.0
         self._running: dict[Underway, asyncio.Task[None]] = {}
         self._over: deque[Underway] = deque()
         self._settlements: list[Settlement] = []
         self._deadlines = Deadlines(self._loop, self._cancel_late)
 
     def __len__(self) -> int:
-        """How many are under way."""
-        return len(self._running)
+        """How many are under way, or about to begin."""
+        return len(self._claimed) + len(self._running)
 
     @property
     def is_busy(self) -> bool:
         """Whether there is anything here."""
-        return bool(self._running) or self.has_settlements
+        return len(self) > 0 or self.has_settlements
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether some have not begun yet, which they do in the next steps of the loop."""
+        return bool(self._claimed)
 
     @property
     def has_settlements(self) -> bool:
@@ -70,11 +81,19 @@ class InFlight:
 
     def begin(self, claims: Sequence[Claim], send_by: float) -> None:
         """Make the attempts, over by `send_by` of the loop's clock, while nobody else can have claimed them."""
-        for start in range(0, len(claims), _TOGETHER):
-            together = [Underway(claim, claim.claimed_at) for claim in claims[start : start + _TOGETHER]]
-            for one in together:
-                # Not the loop's `create_task`: by the host's own factory a task may run before it is known here.
-                self._running[one] = asyncio.Task(self._attempt(one, together, send_by), loop=self._loop)
+        self._claimed.extend(claims)
+        self._send_by = send_by
+        self._begin_some()
+
+    def _begin_some(self) -> None:
+        some = [Underway(claim, claim.claimed_at) for claim in islice(self._claimed, _TOGETHER)]
+        self._sender.prepare(some, self._send_by)
+        for one in some:
+            self._claimed.popleft()
+            # Not the loop's `create_task`: by the host's own factory a task may run before it is known here.
+            self._running[one] = asyncio.Task(self._attempt(one), loop=self._loop)
+        if self._claimed:
+            self._loop.call_soon(self._begin_some)
 
     def take_settlements(self) -> list[Settlement]:
         """The settlements of all that are over, to be stored by the caller."""
@@ -95,6 +114,7 @@ class InFlight:
     def move(self, by: timedelta) -> None:
         """The wall clock was set by `by`: what is still to come lies at another reading of it."""
         self._settlements = [moved_settlement(one, by) for one in self.take_settlements()]
+        self._claimed = deque(moved_claim(one, by) for one in self._claimed)
         for one in self._running:
             one.claim = moved_claim(one.claim, by)
 
@@ -107,15 +127,14 @@ class InFlight:
         if cut:
             await asyncio.wait(cut.values())
         # A task that was cancelled before its first step has left nothing.
-        unsaid = [one for one in cut if one.completed_at is None]
-        now = self._now()
-        self._settlements = [*self._settlements, *(left_open(one.claim, now) for one in unsaid)]
+        unsaid = [one.claim for one in cut if one.completed_at is None]
+        now = self._now()  # first: what has not begun moves along if the clock was set
+        unsaid += self._claimed
+        self._claimed.clear()
+        self._settlements = [*self._settlements, *(left_open(claim, now) for claim in unsaid)]
 
-    async def _attempt(self, one: Underway, together: list[Underway], send_by: float) -> None:
+    async def _attempt(self, one: Underway) -> None:
         try:
-            if not one.is_prepared:
-                self._sender.prepare(together, send_by)
-                together.clear()  # else the slowest of them would keep them all in memory
             self._deadlines.set(one, one.deadline)
             await self._sender.send(one)
             one.completed_at = self._now()

@@ -50,7 +50,6 @@ class Underway:
 
     claim: Claim
     started_at: datetime
-    is_prepared: bool = False
     request: PreparedRequest | None = None
     deadline: float = math.inf
     is_late: bool = False
@@ -100,15 +99,12 @@ class Sender:
         loop = asyncio.get_running_loop()
         now = self._clock.now()
         for one in attempts:
-            if one.is_prepared:
-                continue
             one.started_at = now
             try:
                 one.request = self._maker.request(one.claim.hook, one.claim.event, now)
             except Exception as error:
                 one.error = _tidy(_unprepared(one.claim, error), SecretsOfHook(one.claim.hook))
             one.deadline = min(loop.time() + self._timeouts.total, send_by)
-            one.is_prepared = True
 
     async def send(self, one: Underway) -> None:
         """Send the request of a prepared attempt, and take what comes.

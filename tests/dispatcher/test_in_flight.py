@@ -150,11 +150,11 @@ def settled_together(registry: HookRegistry, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_ends_together_is_settled_together(registry: HookRegistry, settled_together: list[int]) -> None:
     """Attempts that end shortly one after the other are settled in one turn."""
-    hook_for(registry, max_in_flight=40)
-    for _ in range(40):
+    hook_for(registry, max_in_flight=30)
+    for _ in range(30):
         emit(registry)
-    assert Dispatcher(registry, transport=OneAfterAnother()).drain(BOUND).delivered == 40
-    assert settled_together == [40]
+    assert Dispatcher(registry, transport=OneAfterAnother()).drain(BOUND).delivered == 30
+    assert settled_together == [30]
 
 
 def test_so_many_that_end_together(

@@ -19,9 +19,10 @@ from ...keyring import KeyRing
 from .claiming import DUE, HookCache, Loaded, Queue, end_waits, load_claims, pick
 from .clocks import clock_reading, follow_clock
 from .connection import Database
+from .ending import RequestKey
 from .indexing import INDEX, INDEXED_THROUGH
 from .rows import moment, stamp
-from .settling import RequestKey, Settling
+from .settling import Settling
 from .sweeping import sweep
 
 __all__ = ["Turns"]
