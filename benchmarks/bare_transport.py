@@ -88,7 +88,7 @@ async def _send_all(requests: Iterable[PreparedRequest]) -> None:
 
     async def worker() -> None:
         for one in waiting:
-            head, body = await transport.send(one.destination, one.head, one.body, connect=5.0, response=5.0)
+            head, body = await transport.send(one.destination, one, one.body, connect=5.0, response=5.0)
             async for _ in body:
                 pass
             require(head.status == 200, f"the sink answered {head.status}")

@@ -122,10 +122,12 @@ class Dialler:
 
     def _judge(self, address: str, port: int) -> Judgement:
         """The policy's judgement, with what only the system knows: whether the address is the machine's own."""
-        judgement = self._destinations.judge(address, port)
         if_own = self._destinations.judge(address, port, own=True)
-        if judgement.allowed == if_own.allowed:
-            return judgement  # already refused, or opened by `allow`
+        if if_own.allowed:
+            return if_own  # opened by `allow`
+        judgement = self._destinations.judge(address, port)
+        if not judgement.allowed:
+            return judgement
         try:
             return if_own if self._is_own(address) else judgement
         except OSError as error:
@@ -313,7 +315,8 @@ async def _dial(address: str, port: int) -> socket.socket:
         sock = socket.socket(_family(address), socket.SOCK_STREAM)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (address, port))
-        if parse_address(sock.getpeername()[0]) != parse_address(address):
+        peer = sock.getpeername()[0]
+        if peer != address and parse_address(peer) != parse_address(address):
             raise httpx.ConnectError("the connection led to another address than was dialled")
         return sock
     except BaseException as error:

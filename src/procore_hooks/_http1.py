@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 import attrs
@@ -58,7 +58,7 @@ class RequestHead:
     """
 
     method: bytes
-    raw: bytes
+    raw: bytes = attrs.field(repr=False)  # it holds the hook's credentials
     length: int | None
     closes: bool = False
 
@@ -152,7 +152,6 @@ class AnswerParser:
     """
 
     def __init__(self) -> None:
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._method = b""
         self._is_read_by_h11 = False
         self._came = bytearray()  # and nobody has looked at it yet
@@ -163,6 +162,10 @@ class AnswerParser:
         self._most_framing = 0
         self._ended = False
         self._saw_end = False
+
+    @cached_property
+    def _http(self) -> h11.Connection:
+        return h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)  # most connections never need one
 
     def begin(self, method: bytes) -> None:
         """An answer to a request by `method` is to come."""

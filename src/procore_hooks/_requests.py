@@ -29,7 +29,7 @@ _SIGNED_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 _MOST_REMEMBERED: Final = 10_000
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)  # it holds what the hook keeps secret
 class _Prepared:
     """What stays the same from one attempt of a hook to the next.
 
@@ -51,17 +51,15 @@ class _Prepared:
     secrets: SecretsOfHook
 
 
-@attrs.define(eq=False)
-class PreparedRequest:
-    """A request, and what the history keeps of it.
+@attrs.define(eq=False, repr=False, kw_only=True)
+class PreparedRequest(RequestHead):
+    """A request, of which our own transport sends the head before the body, and what the history keeps of it.
 
     Attributes:
-        head: what our own transport sends before the body.
         signed_headers: those that sign it.
     """
 
     _prepared: _Prepared
-    head: RequestHead
     body: bytes
     signed_headers: dict[str, str]
 
@@ -139,8 +137,14 @@ class RequestMaker:
             f"content-length: {len(body)}\r\nwebhook-id: {event.ulid}\r\nwebhook-timestamp: {timestamp}\r\n"
             f"webhook-signature: {signature}\r\n\r\n"
         )
-        head = RequestHead(b"POST", prepared.head + lines.encode("ascii"), len(body))
-        return PreparedRequest(prepared, head, body, signed)
+        return PreparedRequest(
+            method=b"POST",
+            raw=prepared.head + lines.encode("ascii"),
+            length=len(body),
+            prepared=prepared,
+            body=body,
+            signed_headers=signed,
+        )
 
     def _prepare(self, hook: Hook, now: datetime) -> _Prepared:
         still_signing = [one.secret for one in hook.previous_secrets if one.expires_at > now]

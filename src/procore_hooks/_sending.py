@@ -120,7 +120,7 @@ class Sender:
                 # Without the requests and responses of httpx, which cost a third of it all.
                 head, body = await transport.send(
                     request.destination,
-                    request.head,
+                    request,
                     request.body,
                     connect=self._timeouts.connect,
                     response=self._timeouts.response,

@@ -41,6 +41,7 @@ _MOST_TRIED: Final = 64
 _MOST_REMEMBERED: Final = 20
 _LONGEST_REMEMBERED: Final = 200
 _STARS: Final = MASK.encode("ascii")
+_NONE_KEPT: Final = FrozenDict[str, str]()
 # What is written the same in every spelling.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9]+", re.ASCII)
 # JSON's \u002B for a plus.
@@ -57,7 +58,7 @@ class SecretsOfHook:
     an error the path of the URL is one more: it ends up in logs, and many a path holds a token.
     """
 
-    __slots__ = ("_in_answers", "_in_errors", "_last_headers")
+    __slots__ = ("_in_answers", "_in_errors", "_last_headers", "_last_kept")
 
     def __init__(self, hook: Hook, sent_url: str | None = None) -> None:
         """`sent_url` is the hook's URL as it was sent, where that is another spelling."""
@@ -75,7 +76,8 @@ class SecretsOfHook:
         segments = {spelling for path in paths for one in path.split("/") for spelling in (one, unquote(one))}
         in_errors = {*credentials, *others, *paths, *filter(_may_be_secret, segments)}
         self._in_errors = _Sought(in_errors, _SHORTEST_IN_ERROR)
-        self._last_headers: tuple[Sequence[tuple[bytes, bytes]], FrozenDict[str, str]] | None = None
+        self._last_headers: Sequence[tuple[bytes, bytes]] | None = None
+        self._last_kept = _NONE_KEPT
         self._in_answers = _Sought({*credentials, *filter(_may_be_secret, others)}, _SHORTEST_IN_ANSWER)
 
     def masked_in_error(self, text: str) -> str:
@@ -114,13 +116,13 @@ class SecretsOfHook:
         Within a second a receiver's answers mostly have the same ones, so the last are remembered.
         """
         last = self._last_headers
-        if last is not None and (last[0] is raw or last[0] == raw):
-            return last[1]
+        if last is not None and (last is raw or last == raw):
+            return self._last_kept
         kept = kept_response_headers(self.masked_in_headers(raw))
         is_small = len(raw) <= _MOST_REMEMBERED and all(
             len(name) + len(value) <= _LONGEST_REMEMBERED for name, value in raw
         )
-        self._last_headers = (raw, kept) if is_small else None
+        self._last_headers, self._last_kept = (raw, kept) if is_small else (None, _NONE_KEPT)
         return kept
 
 
@@ -134,24 +136,25 @@ class _Sought:
     def __init__(self, texts: Iterable[str], shortest: int) -> None:
         # The longest first: a part of it that is masked would keep the whole from being found.
         chosen = sorted((text for text in texts if len(text) >= shortest), key=len, reverse=True)
-        self._texts = chosen[:_MOST_SOUGHT]
+        # Tuples of texts, here and below: thousands of hooks have them, and the garbage collector soon lets those be.
+        self._texts = tuple(chosen[:_MOST_SOUGHT])
         self.longest = _MOST_PER_BYTE * (len(self._texts[0].encode("utf-8", "surrogatepass")) if self._texts else 0)
 
     # Made when they are first needed: most hooks never have an error, nor an answer that holds a secret.
 
     @cached_property
-    def _spellings(self) -> list[bytes]:
-        return list(dict.fromkeys(spelling for text in self._texts for spelling in _spelled(text)))
+    def _spellings(self) -> tuple[bytes, ...]:
+        return tuple(dict.fromkeys(spelling for text in self._texts for spelling in _spelled(text)))
 
     @cached_property
-    def _cores(self) -> list[bytes]:
+    def _cores(self) -> tuple[bytes, ...]:
         """A piece of each text that all its spellings share. Most answers hold none, and that is soon found out."""
         cores: list[bytes] = []
         for core in sorted({max(_PLAIN.findall(text), key=len, default="") for text in self._texts}, key=len):
             plain = core.encode("ascii")
             if not any(other in plain for other in cores):
                 cores.append(plain)
-        return cores
+        return tuple(cores)
 
     def may_be_in(self, content: bytes) -> bool:
         """False if none of them is in `content`. Quick."""

@@ -158,7 +158,7 @@ def _find_queues(cursor: sqlite3.Cursor, cache: HookCache, due: int, capacity: i
         wanted = capacity - sum(1 for queue in queues if queue.taken)
         parameters = {"due": due, "wanted": wanted, "known": len(queues)}
         rows = json.loads(cursor.execute(_PICK_QUEUES, parameters).fetchone()[0])
-        hooks = cache.load(cursor, [row[:_SEEN] for row in rows])
+        hooks = cache.load(cursor, [tuple(row[:_SEEN]) for row in rows])
         found = [_with_the_first(hooks[row[0]], row) for row in rows if row[0] in hooks]
         queues += found
         if len(found) < len(rows):
@@ -241,11 +241,11 @@ class HookCache:
 
     def __init__(self, keys: KeyRing | None) -> None:
         self._keys = keys
-        self._hooks: dict[int, tuple[list[Any], Hook]] = {}
+        self._hooks: dict[int, tuple[tuple[Any, ...], Hook]] = {}
         self._unreadable: list[SecretUnreadable] = []
         self._logged_at = float("-inf")
 
-    def load(self, cursor: sqlite3.Cursor, seen: Sequence[list[Any]]) -> dict[int, Hook]:
+    def load(self, cursor: sqlite3.Cursor, seen: Sequence[tuple[Any, ...]]) -> dict[int, Hook]:
         """The hooks as they are now, without those whose secrets are damaged, or not decrypted by the keys at hand.
 
         `seen` has what is known of each: id, version, failing since, paused until; the latter two are the queue's.
@@ -253,7 +253,7 @@ class HookCache:
         Raises `SecretUnreadable` if one is encrypted and there are no keys at all: this process is at fault then.
         """
         known: dict[int, Hook] = {}
-        unknown: dict[int, list[Any]] = {}
+        unknown: dict[int, tuple[Any, ...]] = {}
         for one in seen:
             was, hook = self._hooks.get(one[0], (None, None))
             if hook is not None and was == one:

@@ -49,6 +49,7 @@ compact_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 HeaderItems = tuple[tuple[str, str], ...]
 
 _NOTHING: Final = FrozenDict[str, Any]()
+_NO_HEADERS: Final = FrozenDict[str, Secret]()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -120,9 +121,10 @@ _NOT_OURS: Final = (ValueError, TypeError, AttributeError, OverflowError)
 
 def _headers(hook_id: int, text: str) -> FrozenDict[str, Secret]:
     try:
-        return FrozenDict({name: Secret(value) for name, value in json.loads(text).items()})
+        headers = {name: Secret(value) for name, value in json.loads(text).items()}
     except _NOT_OURS:
         raise SecretUnreadable(None, f"hook {hook_id}, destination_headers: {DAMAGED}") from None
+    return FrozenDict(headers) if headers else _NO_HEADERS
 
 
 def _signing_secrets(hook_id: int, text: str) -> tuple[Secret, tuple[PreviousSecret, ...]]:
