@@ -199,7 +199,7 @@ class Engine:
             send_by = loop.time() + self._lease.total_seconds() - _KEPT_TO_SETTLE
             turn = await self._turn()
             if turn is not None:
-                self._in_flight.begin(self._in_time(turn.claims, send_by), send_by)
+                self._in_flight.begin(self._in_time(turn.claims, send_by), send_by, turn.settled)
                 self._answer_drains(asked, turn)
             if self._is_over(turn, stop_by):
                 return

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from ._core.claims import Claim, Settlement, moved_claim, moved_settlement
+from ._core.claims import Claim, Settled, Settlement, moved_claim, moved_settlement
 from ._core.decide import Backoff, backoff_basis, decide, is_success
 from ._deadlines import Deadlines
 from ._sending import Sender, Underway, left_open
@@ -50,6 +50,7 @@ class InFlight:
         self._loop = asyncio.get_running_loop()
         self._claimed: deque[Claim] = deque()
         self._send_by = 0.0
+        self._settled: list[Settled] = []
         self._running: dict[Underway, asyncio.Task[None]] = {}
         self._over: deque[Underway] = deque()
         self._settlements: list[Settlement] = []
@@ -79,9 +80,13 @@ class InFlight:
         """How many are over."""
         return len(self._over) + len(self._settlements)
 
-    def begin(self, claims: Sequence[Claim], send_by: float) -> None:
-        """Make the attempts, over by `send_by` of the loop's clock, while nobody else can have claimed them."""
+    def begin(self, claims: Sequence[Claim], send_by: float, settled: Sequence[Settled]) -> None:
+        """Make the attempts, over by `send_by` of the loop's clock, while nobody else can have claimed them.
+
+        Of those that are `settled` as many are let go as begin.
+        """
         self._claimed.extend(claims)
+        self._settled = list(settled)
         self._send_by = send_by
         self._begin_some()
 
@@ -92,8 +97,11 @@ class InFlight:
             self._claimed.popleft()
             # Not the loop's `create_task`: by the host's own factory a task may run before it is known here.
             self._running[one] = asyncio.Task(self._attempt(one), loop=self._loop)
+        del self._settled[-_TOGETHER:]
         if self._claimed:
             self._loop.call_soon(self._begin_some)
+        else:
+            self._settled.clear()
 
     def take_settlements(self) -> list[Settlement]:
         """The settlements of all that are over, to be stored by the caller."""
