@@ -27,8 +27,8 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         [
             (
                 f"{SQLITE}/settling.py",
-                "if held is None or held[0] != claim.number:",
-                "if held is None:",
+                "if numbers.get(claim.delivery_id) != claim.number:",
+                "if claim.delivery_id not in numbers:",
             )
         ],
         "tests/contract/test_sqlite.py::TestSQLiteStorage::test_a_result_of_a_lease_that_ran_out_is_late",
@@ -147,7 +147,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         [
             (
                 f"{SQLITE}/settling.py",
-                "change is not None and epochs.get(hook_id, epoch) == claim.epoch",
+                "change is not None and epochs.get(hook_id) == claim.epoch",
                 "change is not None",
             )
         ],
@@ -155,7 +155,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "doom: what was under way when its queue was dropped does not come back",
-        [(f"{SQLITE}/settling.py", "flushed.get(hook_id, drop_reason if dropped else None)", "None")],
+        [(f"{SQLITE}/settling.py", 'if status == "retrying" else None\n', "if False else None\n")],
         "tests/contract/test_sqlite.py::TestSQLiteStorage::test_a_flush_reaches_what_is_under_way",
     ),
     (
@@ -206,7 +206,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
         "cut short: a cancelled attempt is settled, and returns at once",
         [
             ("_in_flight.py", "self._settlements.append(left_open(one.claim, now))", "del now"),
-            ("_in_flight.py", "*(left_open(one.claim, now) for one in unsaid)", ""),
+            ("_in_flight.py", "*(left_open(claim, now) for claim in unsaid)", ""),
         ],
         "tests/faults/test_cancellation.py",
     ),
@@ -239,7 +239,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "own: no connection to an address of this machine",
-        [("_dialling.py", "return if_own if self._is_own(address) else judgement", "return judgement")],
+        [("_dialling.py", "if_own if judgement.allowed and self._is_own(address) else judgement", "judgement")],
         "tests/transport/test_own_addresses.py::test_own_address_is_refused",
     ),
     (
@@ -275,7 +275,7 @@ SAFEGUARDS: list[tuple[str, list[tuple[str, str, str]], str]] = [
     ),
     (
         "whole: an answer is read without h11 only if nothing is missing and nothing follows",
-        [("_http1.py", "int(length) == len(body)", "int(length) <= len(body)")],
+        [("_http1.py", "plain[1] != len(data) - end", "plain[1] > len(data) - end")],
         "tests/unit/test_http1.py",
     ),
     (

@@ -126,10 +126,8 @@ class Dialler:
         if if_own.allowed:
             return if_own  # opened by `allow`
         judgement = self._destinations.judge(address, port)
-        if not judgement.allowed:
-            return judgement
         try:
-            return if_own if self._is_own(address) else judgement
+            return if_own if judgement.allowed and self._is_own(address) else judgement
         except OSError as error:
             why = f"whether {address} is this machine's own could not be found out: {describe_os_error(error)}"
             raise httpx.ConnectError(why) from None

@@ -129,16 +129,16 @@ class InFlight:
     async def cut_short(self) -> None:
         """End all that are under way; their settlements can be taken then."""
         self._deadlines.end()
+        unsaid = list(self._claimed)
+        self._claimed.clear()  # else they would begin while we wait
         cut = dict(self._running)
         for task in cut.values():
             task.cancel()
         if cut:
             await asyncio.wait(cut.values())
         # A task that was cancelled before its first step has left nothing.
-        unsaid = [one.claim for one in cut if one.completed_at is None]
-        now = self._now()  # first: what has not begun moves along if the clock was set
-        unsaid += self._claimed
-        self._claimed.clear()
+        unsaid += [one.claim for one in cut if one.completed_at is None]
+        now = self._now()
         self._settlements = [*self._settlements, *(left_open(claim, now) for claim in unsaid)]
 
     async def _attempt(self, one: Underway) -> None:

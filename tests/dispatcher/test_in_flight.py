@@ -14,6 +14,7 @@ import pytest
 
 import procore_hooks._engine as engine_module
 from procore_hooks import Dispatcher, Event, HookRegistry, MemoryStorage, Timeouts
+from procore_hooks._core.claims import Settlement
 from procore_hooks._sending import Underway
 from procore_hooks.testing import ScriptedEndpoint
 
@@ -46,14 +47,16 @@ def test_one_that_cannot_be_made_holds_up_no_other() -> None:
 
 
 def test_the_slowest_keeps_no_others_in_memory(registry: HookRegistry) -> None:
-    """Payloads and answers of attempts that are settled are let go, though one that began with them goes on."""
+    """Payloads and answers of attempts that are settled are let go, though one that began with them goes on, and
+    nothing is claimed after them.
+    """
     hook_for(registry, max_in_flight=20)
     sent = [emit(registry) for _ in range(20)]
     events = {registry.deliveries.get(each).event.ulid for each in sent}
     endpoint = HeldEndpoint()
 
     def in_memory() -> list[str]:
-        found = [each.claim.event.ulid for each in gc.get_objects() if type(each) is Underway]
+        found = [each.claim.event.ulid for each in gc.get_objects() if type(each) in (Underway, Settlement)]
         return [ulid for ulid in found if ulid in events]  # other tests may have left some behind
 
     with Dispatcher(registry, transport=endpoint, timeouts=Timeouts(total=2 * BOUND)) as dispatcher:
@@ -99,6 +102,49 @@ def test_what_is_cut_short_is_settled_once(registry: HookRegistry, caplog: pytes
     outcomes = [[attempt.outcome for attempt in registry.deliveries.get(each).attempts] for each in sent]
     assert outcomes == [["unknown"]] * 20
     assert "were dropped" not in caplog.text
+
+
+def test_what_is_cut_short_before_it_begins(registry: HookRegistry) -> None:
+    """A run that is cancelled while the first of many go out leaves none of the others claimed."""
+    hook_for(registry, max_in_flight=100)
+    sent = [emit(registry) for _ in range(100)]
+    came: list[httpx.Request] = []
+
+    async def main() -> None:
+        async def cancel(request: httpx.Request) -> httpx.Response:
+            came.append(request)
+            run.cancel()
+            await asyncio.sleep(BOUND)
+            return httpx.Response(200)
+
+        run = asyncio.create_task(Dispatcher(registry, transport=httpx.MockTransport(cancel)).run_async())
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(main())
+    assert 0 < len(came) < 100
+    outcomes = [[attempt.outcome for attempt in registry.deliveries.get(each).attempts] for each in sent]
+    assert outcomes == [["unknown"]] * 100
+
+
+def test_answers_are_read_before_all_have_begun(registry: HookRegistry) -> None:
+    """However many are claimed together, the first answers are read while the last requests have still to go out."""
+    hook_for(registry, max_in_flight=200)
+    for _ in range(200):
+        emit(registry)
+    came = 0
+    before_the_first_ended: list[int] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal came
+        came += 1
+        await asyncio.sleep(0)
+        before_the_first_ended.append(came)
+        return httpx.Response(200)
+
+    Dispatcher(registry, transport=httpx.MockTransport(answer)).drain(BOUND)
+    assert came == 200
+    assert before_the_first_ended[0] < 100
 
 
 @pytest.mark.parametrize("kept", [0, 20, 60, 64, 300])

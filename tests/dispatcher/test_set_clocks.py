@@ -118,6 +118,23 @@ def test_an_attempt_under_way_keeps_its_lease(settable: HookRegistry, clock: Set
     assert [attempt.outcome for attempt in settable.deliveries.get(sent).attempts] == ["retried"]
 
 
+def test_attempts_that_have_not_begun_move_along(settable: HookRegistry, clock: SettableClock) -> None:
+    """Of many claimed together, those that begin after the clock was set count from their first attempt too."""
+    hook_for(settable, max_in_flight=100)
+    sent = [emit(settable) for _ in range(100)]
+    policy = RetryPolicy(wait=wait_fixed(3600), stop=stop_after_delay(timedelta(hours=12)), on_failure="independent")
+    Dispatcher(settable, transport=answering(500), retry=policy).drain()
+    clock.let_pass(HOUR)
+    jumps = iter([timedelta(days=10)])
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        clock.set_by(next(jumps, timedelta(0)))
+        return httpx.Response(500)
+
+    Dispatcher(settable, transport=httpx.MockTransport(refuse), retry=policy).drain()
+    assert {(one.status, one.attempt_count) for one in map(settable.deliveries.get, sent)} == {("retrying", 2)}
+
+
 @set_by
 def test_an_attempt_that_is_over_waits_for_its_turn(
     settable: HookRegistry, clock: SettableClock, by: timedelta, monkeypatch: pytest.MonkeyPatch

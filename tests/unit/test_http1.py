@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from procore_hooks._http1 import AnswerParser, plain_answer, request_head
+from procore_hooks._http1 import AnswerParser, _plain_head, plain_answer, request_head
 
 HOST = (b"Host", b"hooks.example")
 ANSWER = (
@@ -111,6 +111,28 @@ def test_usual_answers_are_plain(data: bytes) -> None:
 def test_all_others_are_left_to_h11(data: bytes) -> None:
     """Old versions, interim answers, ends that are told in another way, names that are there twice, long heads."""
     assert plain_answer(data) is None
+
+
+def test_a_head_that_is_known_says_nothing_of_the_body() -> None:
+    """A head that came before is still held against the body that came with it, and against nothing longer."""
+    head, _, body = ANSWER.partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    for _ in range(2):
+        assert plain_answer(head + body[:-1]) is None
+        assert plain_answer(head + body + b"+") is None
+        found = plain_answer(head + body[::-1])
+        assert found is not None
+        assert found[1] == body[::-1]
+
+
+def test_heads_that_are_remembered_are_short() -> None:
+    """What a receiver writes into a long head does not stay in memory, and of short ones only so many do."""
+    _plain_head.cache_clear()
+    assert plain_answer(ANSWER.replace(b"text/plain", b"x" * 1_000)) is not None
+    assert _plain_head.cache_info().currsize == 0
+    for number in range(1_000):
+        assert plain_answer(ANSWER.replace(b"text/plain", b"text/%d" % number)) is not None
+    assert _plain_head.cache_info().currsize == 256
 
 
 @given(st.lists(st.integers(1, 60), max_size=8))
