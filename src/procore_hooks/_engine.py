@@ -358,6 +358,7 @@ class Engine:
 
     async def _wait(self, delay: float) -> None:
         """Until all have begun, and an attempt is over, an emit or a stop wakes us, or `delay` seconds have passed."""
+        # What the next turn claims is to be over by another time than what has not begun yet.
         while self._in_flight.is_beginning:  # noqa: ASYNC110 - a few steps of the loop, and no event of theirs
             await asyncio.sleep(0)
         if delay > 0.0 and self._loop is not None:

@@ -356,6 +356,20 @@ class SettlementContract:
         assert (delivery.status, delivery.attempt_count) == ("delivered", 2)
         assert delivery.completed_at is not None
 
+    def test_each_answer_keeps_its_own_headers(self, storage: Storage) -> None:
+        """Attempts that end in one turn keep the headers of their own answers, whether they are the same or not."""
+        listening(storage, max_in_flight=6)
+        claims = [claim for _ in emit_many(storage, 6) for claim in turn(storage, capacity=1).claims]
+        same = FrozenDict({"server": "one"})
+        answered = [same, same, FrozenDict({"server": "two"}), FrozenDict(), same, FrozenDict({"server": "one"})]
+        settlements = [
+            attrs.evolve(one, attempt=attrs.evolve(one.attempt, response_headers=headers))
+            for one, headers in zip(map(accepted, claims), answered, strict=True)
+        ]
+        turn(storage, *settlements)
+        kept = [storage.get_delivery(claim.delivery_id).attempts[0].response_headers for claim in claims]
+        assert kept == answered
+
     def test_statuses(self, storage: Storage) -> None:
         """A delivery takes its settlement's status and reason; a final one is never claimed again."""
         listening(storage, max_in_flight=4)
