@@ -55,7 +55,8 @@ _IN_THE_WAY: Final = {
         "faster one dispatcher is, the less there is left for a second."
     ),
     "100 ms receiver": (
-        "With 1,000 in flight, what belongs to a delivery has left the processor's caches when its answer comes."
+        "With 1,000 in flight a thousand connections are opened first, what belongs to a delivery has left the "
+        "processor's caches when its answer comes, and the garbage collector has looked at it more often."
     ),
     "emit p50 alone": (
         "The statements of an emit alone are twice a bare commit: an event, a delivery for each hook that matched, and "
