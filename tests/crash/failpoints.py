@@ -172,9 +172,12 @@ class Failpoint:
     def _wrap_sending(self) -> None:
         self._around(Dialler, "connect", "connect: before", "connect: after")
         self._around(Connection, "exchange", "send: before the first byte", "read: after the head")
-        self._around(Connection, "_send", None, "send: after the last byte")
-        self._around(Sender, "_exchange", None, "read: after the body")
-        received, take_turn = Connection.buffer_updated, Engine._turn
+        self._around(Sender, "send", None, "read: after the body")
+        write, received, take_turn = Connection._write, Connection.buffer_updated, Engine._turn
+
+        def watched_write(connection: Connection, data: bytes | memoryview) -> None:
+            write(connection, data)  # head and body at once, as all that this test sends
+            self._reached("send: after the last byte")
 
         def watched_received(connection: Connection, nbytes: int) -> None:
             self._reached("read: before the answer")
@@ -186,6 +189,7 @@ class Failpoint:
                 self._reached("claim: after the turn")
             return result
 
+        Connection._write = watched_write  # type: ignore[method-assign]
         Connection.buffer_updated = watched_received  # type: ignore[method-assign]
         Engine._turn = watched_turn  # type: ignore[method-assign]
 
