@@ -85,16 +85,23 @@ class InFlight:
 
         Of those that are `settled` as many are let go as begin.
         """
-        self._claimed.extend(claims)
-        self._settled = list(settled)
-        self._send_by = send_by
-        self._begin_some()
+        if claims:
+            self._claimed.extend(claims)
+            self._settled = list(settled)
+            self._send_by = send_by
+            self._begin_some()
 
     def _begin_some(self) -> None:
         some = [Underway(claim, claim.claimed_at) for claim in islice(self._claimed, _TOGETHER)]
-        self._sender.prepare(some, self._send_by)
+        try:
+            self._sender.prepare(some, self._send_by)
+        except Exception:
+            # A mistake of ours. Their leases say when they are tried again, and the others are not to wait for that.
+            _log_unknown(some[0].claim)
         for one in some:
             self._claimed.popleft()
+            if not one.is_prepared:
+                continue
             # Not the loop's `create_task`: by the host's own factory a task may run before it is known here.
             self._running[one] = asyncio.Task(self._attempt(one), loop=self._loop)
         del self._settled[-_TOGETHER:]

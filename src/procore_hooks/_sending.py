@@ -59,6 +59,11 @@ class Underway:
     error: str | None = None
     completed_at: datetime | None = None
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is a request to send, or an error that says why there is none."""
+        return self.deadline < math.inf
+
     def take_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Take the head of the answer. Raises `httpx.RemoteProtocolError` for a status that is none."""
         if not 100 <= status <= 999:

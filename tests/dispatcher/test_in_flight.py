@@ -15,7 +15,7 @@ import pytest
 import procore_hooks._engine as engine_module
 from procore_hooks import Dispatcher, Event, HookRegistry, MemoryStorage, Timeouts
 from procore_hooks._core.claims import Settlement
-from procore_hooks._sending import Underway
+from procore_hooks._sending import Sender, Underway
 from procore_hooks.testing import ScriptedEndpoint
 
 from .conftest import BOUND, HeldEndpoint, answering, emit, hook_for, wait_until
@@ -125,6 +125,31 @@ def test_what_is_cut_short_before_it_begins(registry: HookRegistry) -> None:
     assert 0 < len(came) < 100
     outcomes = [[attempt.outcome for attempt in registry.deliveries.get(each).attempts] for each in sent]
     assert outcomes == [["unknown"]] * 100
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_mistake_of_ours_stops_nobody_else(
+    registry: HookRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, batch: int
+) -> None:
+    """Should preparing some fail as it never should, these wait for their leases to run out, and the rest are sent."""
+    hook_for(registry, max_in_flight=100)
+    sent = [emit(registry) for _ in range(100)]
+    prepare = Sender.prepare
+    calls: list[int] = []
+
+    def fail_once(sender: Sender, attempts: Sequence[Underway], send_by: float) -> None:
+        calls.append(len(attempts))
+        if len(calls) == batch + 1:
+            raise LookupError("a mistake")
+        prepare(sender, attempts, send_by)
+
+    monkeypatch.setattr(Sender, "prepare", fail_once)
+    endpoint = ScriptedEndpoint()
+    with Dispatcher(registry, transport=endpoint):
+        wait_until(lambda: len(calls) > batch and len(endpoint.requests) == 100 - calls[batch])
+    assert "what came of attempt 1 is not known" in caplog.text
+    ended = [attempt.outcome for each in sent for attempt in registry.deliveries.get(each).attempts]
+    assert Counter(ended) == {"ok": 100 - calls[batch]}
 
 
 def test_answers_are_read_before_all_have_begun(registry: HookRegistry) -> None:
