@@ -60,8 +60,9 @@ def test_a_storage_that_fails_for_a_while_stops_nothing(
     """The dispatcher keeps running, tries less and less often, says so once, and recovers by itself."""
     monkeypatch.setattr("procore_hooks._engine._FIRST_BACK_OFF", 0.02)
     hook_for(registry)
+    # Before it starts: a turn that is under way would not notice, and claim what is emitted meanwhile.
+    failing.error = StorageBusy("hooks.db stayed locked")
     with caplog.at_level(logging.ERROR, "procore_hooks"), Dispatcher(registry, transport=answering()) as dispatcher:
-        failing.error = StorageBusy("hooks.db stayed locked")
         sent = emit(registry)
         wait_until(lambda: len(failing.failed) >= 5)
         assert registry.deliveries.get(sent).attempt_count == 0
