@@ -97,7 +97,9 @@ class InFlight:
             self._sender.prepare(some, self._send_by)
         except Exception:
             # A mistake of ours. Their leases say when they are tried again, and the others are not to wait for that.
-            _log_unknown(some[0].claim)
+            for one in some:
+                if not one.is_prepared:
+                    _log_unknown(one.claim)
         for one in some:
             self._claimed.popleft()
             if not one.is_prepared:
